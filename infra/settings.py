@@ -1,0 +1,128 @@
+"""Where things are: environment `SLIPWAY_*` over `slipway.toml` over defaults. The only reader of the environment."""
+
+import os
+import sys
+import tomllib
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+from infra.errors import WrongInput, choices
+from infra.store import Store, open_store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    workspace: str = ".slipway"
+    """Folder for everything local: the store, the databases, logs. Relative to the current folder."""
+    store: str = ""
+    """Object store: a folder, file:// or s3://bucket/prefix. Default: `store` in the workspace."""
+    tracking_uri: str = ""
+    """MLflow: a database or server address. Default: SQLite in the workspace."""
+    artifacts: str = ""
+    """Where MLflow keeps model files when Slipway creates its experiments. Default: `mlartifacts` in the workspace."""
+    prefect_api: str = ""
+    """Prefect server's API address. Default: an ephemeral server on the workspace's own database."""
+    ray_address: str = ""
+    """Ray cluster to join ("auto" or host:port). Default: one started on this machine for the run."""
+    cpus_per_worker: float = 1
+    """CPUs a training worker asks of Ray."""
+    author: str = ""
+    """Who is recorded as a run's author. Default: the login name."""
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.workspace).expanduser().absolute()
+
+    @property
+    def store_uri(self) -> str:
+        return self.store or (self.folder / "store").as_uri()
+
+    @cached_property
+    def object_store(self) -> Store:
+        return open_store(self.store_uri, self.folder / "cache")
+
+    @property
+    def mlflow_uri(self) -> str:
+        return self.tracking_uri or f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    @property
+    def artifact_uri(self) -> str:
+        return self.artifacts or (self.folder / "mlartifacts").as_uri()
+
+    @property
+    def author_name(self) -> str:
+        return self.author or os.environ.get("USER") or os.environ.get("LOGNAME") or f"uid{os.getuid()}"
+
+    def create_workspace(self) -> None:
+        """Make the workspace folder. Raises WrongInput where it cannot be written."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe = self.folder / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise WrongInput(
+                f"workspace {self.folder}: cannot be written ({error.strerror}); "
+                "run in a folder you own or set SLIPWAY_WORKSPACE to one"
+            ) from error
+
+
+def load_settings() -> Settings:
+    """Raises WrongInput for an unknown or mistyped key, naming the file or variable."""
+    known = {field.name: field.type for field in fields(Settings)}
+    values: dict[str, object] = {}
+    path = Path("slipway.toml")
+    if path.is_file():
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise WrongInput(f"slipway.toml: is not TOML ({error}); mend or remove it") from error
+        for key in values:
+            if key not in known:
+                raise WrongInput(f"slipway.toml: unknown key '{key}'; {choices(key, known)}")
+    for name in known:
+        if f"SLIPWAY_{name.upper()}" in os.environ:
+            values[name] = os.environ[f"SLIPWAY_{name.upper()}"]
+    for name, value in values.items():
+        wanted = known[name]
+        try:
+            values[name] = wanted(value) if isinstance(wanted, type) else value
+        except (TypeError, ValueError):
+            raise WrongInput(f"setting {name}: '{value}' is not a number; write one") from None
+    return Settings(**values)  # type: ignore[arg-type]
+
+
+def quiet_environment(settings: Settings) -> None:
+    """Set, before the libraries are imported, what they read from the environment: no telemetry, our databases.
+
+    A value the user has already set is left alone.
+    """
+    defaults = {
+        "DO_NOT_TRACK": "1",
+        "GX_ANALYTICS_ENABLED": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TOKENIZERS_PARALLELISM": "false",  # the tokenizer's threads and a fork do not go together
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PREFECT_HOME": str(settings.folder / "prefect"),
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{settings.folder / 'prefect.db'}",
+        # A new database is migrated before the server answers, which takes longer than Prefect's default of 20 s.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+        "RAY_DEDUP_LOGS": "1",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }
+    if settings.prefect_api:
+        defaults["PREFECT_API_URL"] = settings.prefect_api
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def child_environment(**extra: str) -> dict[str, str]:
+    """The environment for a Python child process that must import exactly what this one does."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path[1:])), **extra}
