@@ -1,6 +1,6 @@
 """Model versions: which finished run, on which data, became version N of a model.
 
-`models/<name>/versions/<sequence>.json`, created if absent, one entry a version. MLflow's registry mirrors it; this
+`registry/<name>/<sequence>.json`, created if absent, one entry a version. MLflow's registry mirrors it; this
 listing is the truth, because creating a version in MLflow is a read and a write that cannot arbitrate a race.
 """
 
@@ -45,7 +45,7 @@ class ModelVersion:
 def versions(store: Store, name: str) -> list[ModelVersion]:
     """All versions of a model, oldest first."""
     found = []
-    for key in store.list(f"models/{name}/versions/"):
+    for key in store.list(f"registry/{name}/"):
         body = json.loads(store.get(key))
         check_format(body, FORMAT, key)
         found.append(ModelVersion(**body["version"]))
@@ -53,7 +53,7 @@ def versions(store: Store, name: str) -> list[ModelVersion]:
 
 
 def names(store: Store) -> list[str]:
-    return sorted({key.split("/")[1] for key in store.list("models/") if "/versions/" in key})
+    return sorted({key.split("/")[1] for key in store.list("registry/")})
 
 
 def add_version(store: Store, **fields: Any) -> ModelVersion:
@@ -64,7 +64,7 @@ def add_version(store: Store, **fields: Any) -> ModelVersion:
             if version.run == fields["run"] and version.model == fields["model"]:
                 return version
         version = ModelVersion(version=len(existing) + 1, **fields)
-        key = f"models/{version.name}/versions/{version.version:012d}.json"
+        key = f"registry/{version.name}/{version.version:012d}.json"
         body = {"format": FORMAT, "version": asdict(version)}
         if store.create(key, json.dumps(body, indent=1, sort_keys=True).encode()):
             return version
