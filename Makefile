@@ -1,0 +1,71 @@
+# From a fresh clone, `make demo` or `make test` is the only command needed: a target makes .venv and installs what
+# it lacks, once. What was installed is remembered by stamp files in .venv; pyproject.toml or constraints.txt newer
+# than a stamp installs again.
+
+# The first of these that is Python 3.11 or newer and can make a virtual environment. 3.11 first: the pins in
+# constraints.txt were run on it. Another one: make PYTHON=/path/to/python3 demo
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
+	$$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& echo $$python && break; done)
+
+BIN := .venv/bin
+
+.PHONY: demo test lint format bench prove clean
+
+demo: .venv/.product
+	$(BIN)/slipway demo
+
+test: .venv/.dev
+	$(BIN)/pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: .venv/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# Each file in bench/ measures one thing and prints one ratio.
+bench: .venv/.dev
+	@set -e; found=; for file in bench/*.py; do [ -e "$$file" ] || continue; found=1; $(BIN)/python "$$file"; done; \
+	[ -n "$$found" ] || echo "no benchmark yet: bench/ holds no file"
+
+# The long tests that `make test` leaves out. pytest's exit code 5 means that none is selected.
+prove: .venv/.dev
+	@$(BIN)/pytest -m slow; code=$$?; \
+	if [ $$code -eq 5 ]; then echo "no long test yet: none is marked slow"; else exit $$code; fi
+
+clean:
+	rm -rf .venv .slipway build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip is the last thing that venv makes: an interrupted start is taken up again.
+.venv/bin/pip:
+	@if [ -z "$(PYTHON)" ]; then echo "No Python 3.11 or newer that can make a virtual environment was found; install" \
+	"one (Debian: apt install python3 python3-venv) or name it: make PYTHON=/path/to/python3 demo" >&2; exit 1; fi
+	$(PYTHON) -m venv .venv
+
+# $(product): what pip installs. pip's own output goes to .venv/install.log; the terminal shows its newest line, a log
+# every fortieth. A pipe answers with the code of its last command, so pip's failure is left in a file.
+define install
+	@echo "Installing $(product) into .venv: several minutes the first time"
+	@rm -f .venv/.failed
+	@{ $(BIN)/python -u -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt -e '$(product)' 2>&1 \
+	|| touch .venv/.failed; } | tee .venv/install.log \
+	| awk -v live="$$([ -t 1 ] && echo 1)" '{ line = substr($$0, 1, 76) } live { printf "\r\033[K  %s", line } \
+	!live && NR % 40 == 1 { print "  " line } { fflush() } END { if (live) printf "\r\033[K" }'
+	@if [ -e .venv/.failed ]; then tail -n 15 .venv/install.log >&2; \
+	echo "pip could not install: its whole output is in .venv/install.log" >&2; exit 1; fi
+	@touch $@
+endef
+
+.venv/.product: product := .
+.venv/.product: pyproject.toml constraints.txt | .venv/bin/pip
+	$(install)
+
+.venv/.dev: product := .[dev,pretrained]
+.venv/.dev: pyproject.toml constraints.txt | .venv/bin/pip
+	$(install)
+	@touch .venv/.product
