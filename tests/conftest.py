@@ -1,0 +1,68 @@
+"""What tests of several rooms share: shared data, stores, an S3 server."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from infra.store import FolderStore, S3Store, Store
+
+# No deadline: a first example pays for the imports, and the machine's speed is not what is tested.
+hypothesis.settings.register_profile("slipway", deadline=None)
+hypothesis.settings.load_profile("slipway")
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if SHARED_DATA.is_dir():
+        return
+    for item in items:
+        if item.get_closest_marker("shared_data"):
+            item.add_marker(pytest.mark.skip(reason=f"{SHARED_DATA} is not there"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets beside the checkout; its tests carry the mark `shared_data`."""
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def s3_address() -> Iterator[str]:
+    """An S3 server of this test session. It keeps create-if-absent one request at a time, but not between racers."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_store(s3_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Store:
+    """An empty bucket, and a prefix in it."""
+    for name, value in {
+        "AWS_ENDPOINT_URL_S3": s3_address,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+        "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+    }.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"bucket-{uuid.uuid4().hex[:12]}"
+    store = S3Store(bucket, "team/slipway", tmp_path / "cache")
+    store.client.create_bucket(Bucket=bucket)
+    return store
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """Each kind of object store in turn, empty."""
+    if request.param == "folder":
+        return FolderStore(tmp_path / "store")
+    return request.getfixturevalue("s3_store")
