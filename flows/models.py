@@ -90,5 +90,5 @@ def resolve(store: Store, reference: str) -> ModelVersion:
         entry = champion(store, name)
         if entry is None:
             raise WrongInput(f"model '{name}': has no champion yet; gate and promote a candidate (slipway gate {name})")
-        return next(version for version in known if version.version == entry["version"])
+        return next(version for version in known if version.version == entry.version)
     raise WrongInput(f"model '{reference}': '@{alias}' is unknown; use @candidate, @champion or /NUMBER")
