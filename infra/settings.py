@@ -1,11 +1,11 @@
 """Where things are: environment `SLIPWAY_*` over `slipway.toml` over defaults. The only reader of the environment."""
 
 import os
-import sys
 import tomllib
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from infra.errors import WrongInput, choices
 from infra.store import Store, open_store
@@ -30,9 +30,18 @@ class Settings:
     author: str = ""
     """Who is recorded as a run's author. Default: the login name."""
 
+    def __post_init__(self) -> None:
+        # Made absolute at once: the folder is changed before Ray starts, and a path must not change with it.
+        for name in ("workspace", "store", "artifacts"):
+            value = getattr(self, name)
+            if value and "://" not in value:
+                object.__setattr__(self, name, str(Path(value).expanduser().absolute()))
+        if not 0 < self.cpus_per_worker < float("inf"):
+            raise WrongInput(f"setting cpus_per_worker: {self.cpus_per_worker:g} is out of range; write more than 0")
+
     @property
     def folder(self) -> Path:
-        return Path(self.workspace).expanduser().absolute()
+        return Path(self.workspace)
 
     @property
     def store_uri(self) -> str:
@@ -69,28 +78,48 @@ class Settings:
 
 
 def load_settings() -> Settings:
-    """Raises WrongInput for an unknown or mistyped key, naming the file or variable."""
-    known = {field.name: field.type for field in fields(Settings)}
-    values: dict[str, object] = {}
-    path = Path("slipway.toml")
-    if path.is_file():
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise WrongInput(f"slipway.toml: is not TOML ({error}); mend or remove it") from error
-        for key in values:
-            if key not in known:
-                raise WrongInput(f"slipway.toml: unknown key '{key}'; {choices(key, known)}")
-    for name in known:
-        if f"SLIPWAY_{name.upper()}" in os.environ:
-            values[name] = os.environ[f"SLIPWAY_{name.upper()}"]
-    for name, value in values.items():
-        wanted = known[name]
-        try:
-            values[name] = wanted(value) if isinstance(wanted, type) else value
-        except (TypeError, ValueError):
-            raise WrongInput(f"setting {name}: '{value}' is not a number; write one") from None
-    return Settings(**values)  # type: ignore[arg-type]
+    """Raises WrongInput for an unknown or mistyped key, naming the file or variable.
+
+    A variable that is set and empty counts as not set.
+    """
+    kinds = {field.name: field.type for field in fields(Settings)}
+    given: dict[str, tuple[str, object]] = {}  # setting -> where it stands, value
+    for key, value in _read_file(Path("slipway.toml")).items():
+        if key not in kinds:
+            raise WrongInput(f"slipway.toml: unknown key '{key}'; {choices(key, kinds)}")
+        given[key] = f"slipway.toml: {key}", value
+    variables = {f"SLIPWAY_{name.upper()}": name for name in kinds}
+    for variable, value in os.environ.items():
+        if variable.startswith("SLIPWAY_") and variable not in variables:
+            raise WrongInput(f"environment: unknown variable '{variable}'; {choices(variable, variables)}")
+        if variable in variables and value:
+            given[variables[variable]] = f"environment: {variable}", value
+    values: dict[str, Any] = {name: _cast(kinds[name], value, where) for name, (where, value) in given.items()}
+    return Settings(**values)
+
+
+def _read_file(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise WrongInput(f"{path}: is not TOML ({error}); mend or remove it") from error
+    except OSError as error:
+        raise WrongInput(f"{path}: cannot be read ({error.strerror}); mend or remove it") from error
+
+
+def _cast(kind: object, value: object, where: str) -> object:
+    if kind is float:
+        if not isinstance(value, bool | dict | list):
+            try:
+                return float(str(value))
+            except ValueError:
+                pass
+        raise WrongInput(f"{where}: '{value}' is not a number; write one")
+    if not isinstance(value, str):
+        raise WrongInput(f"{where}: {value!r} is not text; put it in quotes")
+    return value
 
 
 def quiet_environment(settings: Settings) -> None:
@@ -124,5 +153,5 @@ def quiet_environment(settings: Settings) -> None:
 
 
 def child_environment(**extra: str) -> dict[str, str]:
-    """The environment for a Python child process that must import exactly what this one does."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path[1:])), **extra}
+    """The environment for a child process, with some variables changed."""
+    return {**os.environ, **extra}

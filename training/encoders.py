@@ -1,0 +1,68 @@
+"""Transformers' encoders as recipes use them: fresh or from a folder, attending without padding, saved as safetensors."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from infra.errors import WrongInput
+from training.attention import NAME, use_packed_attention
+
+
+def fresh_bert(cls: Any, settings: Any, vocab_size: int) -> torch.nn.Module:
+    """A BERT of the settings' sizes with random weights. Raises WrongInput when the sizes do not go together."""
+    from transformers import BertConfig
+
+    if settings.hidden_size % settings.num_heads:
+        raise WrongInput(
+            f"settings.hidden_size: {settings.hidden_size} is no multiple of num_heads {settings.num_heads}; change one"
+        )
+    config = BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=settings.hidden_size,
+        num_hidden_layers=settings.num_layers,
+        num_attention_heads=settings.num_heads,
+        intermediate_size=settings.intermediate_size,
+        max_position_embeddings=settings.max_length,
+        hidden_dropout_prob=settings.dropout,
+        attention_probs_dropout_prob=settings.dropout,
+    )
+    model = cls(config)
+    use_packed_attention(model)
+    return model
+
+
+def load_pretrained(auto: Any, folder: Path, **options: Any) -> torch.nn.Module:
+    """A model from a local folder, safetensors only: a pickle could run code, so it is refused."""
+    if not (folder / "config.json").is_file():
+        raise WrongInput(f"model folder {folder}: has no config.json; give a folder saved by save_pretrained")
+    if not any(folder.glob("*.safetensors")):
+        raise WrongInput(
+            f"model folder {folder}: has no .safetensors file; pickled weights (.bin) are refused because loading them "
+            "can run code: save it again with safe_serialization"
+        )
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # the report of unused heads: a body taken from a bigger model always has some
+    logging.disable_progress_bar()
+    try:
+        model = auto.from_pretrained(folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise WrongInput(f"model folder {folder}: transformers cannot load it ({error})") from error
+    if getattr(model.config, "is_encoder_decoder", False):
+        raise WrongInput(f"model folder {folder}: is an encoder-decoder ({model.config.model_type}); give an encoder")
+    model.config._attn_implementation = NAME
+    use_packed_attention(model)
+    return model
+
+
+def save_pretrained(model: Any, tokenizer_folder: Path, folder: Path) -> None:
+    """Weights, configuration and tokenizer in transformers' own layout, loadable without Slipway."""
+    attention = model.config._attn_implementation
+    model.config._attn_implementation = None  # ours is registered in this process only
+    try:
+        model.save_pretrained(folder, safe_serialization=True)
+    finally:
+        model.config._attn_implementation = attention
+    shutil.copyfile(tokenizer_folder / "tokenizer.json", folder / "tokenizer.json")

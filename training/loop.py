@@ -1,0 +1,246 @@
+"""The training loop: plain torch, one worker's view. It knows no recipe, no Ray and no tracking server.
+
+Each step, on every worker: its share of the global batch in micro-batches; the counts summed over all workers; for
+each phase forward, backward, clip, optimiser; then what the task does after a step. One message a step goes between
+the workers beside the gradients: this step's counts, the last step's losses, and whether to save or stop.
+"""
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from training.experiment import Training
+from training.randomness import SampleKeys, stream_seed
+from training.sampler import SampleOrder, batch_positions
+from training.task import Phase, Recipe, Task, to_device
+
+
+@dataclass(frozen=True)
+class World:
+    """The group of workers this process belongs to; alone when `size` is 1 and torch.distributed is not set up."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum over the workers, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+
+class Observer(Protocol):
+    """What the loop tells rank 0's surroundings; called on rank 0 only, except `wishes`, read there."""
+
+    def metrics(self, step: int, values: dict[str, float]) -> None: ...
+    def save(self, step: int, task: Task, optimizers: dict[str, torch.optim.Optimizer]) -> None: ...
+    def wishes(self) -> tuple[bool, bool]:
+        """(save a checkpoint after this step, stop after it)."""
+        ...
+
+
+class Diverged(RuntimeError):
+    """A loss or gradient that is not finite."""
+
+
+def train(
+    recipe: Recipe,
+    config: Training,
+    world: World,
+    observer: Observer,
+    restore: Callable[[Task, dict[str, torch.optim.Optimizer]], int] | None = None,
+) -> tuple[Task, bool]:
+    """Train to the end, or until the observer wishes to stop. Returns the task and whether it ran to the end.
+
+    `restore` puts a checkpoint into task and optimisers and returns the number of steps done.
+    """
+    torch.manual_seed(stream_seed(config.seed, "initial weights"))
+    task = recipe.build().to(world.device)
+    optimizers = {phase.name: build_optimizer(task, phase, config) for phase in task.phases}
+    first = restore(task, optimizers) if restore else 0
+    num_samples = recipe.num_samples("train")
+    num_steps = config.num_steps(num_samples)
+    order = SampleOrder(stream_seed(config.seed, "samples"), num_samples)
+    module = wrap(task, world)
+    validate_steps = _validation_steps(config, num_samples, num_steps)
+    pending: dict[str, float] = {}
+    names: list[str] = []
+    epoch_begun = -1
+    last: dict[str, float] = {}
+    last_counts: dict[str, float] = {}
+    precision = autocast(config, world.device)
+
+    for step in range(first, num_steps):
+        positions = batch_positions(step, config.batch_size, world.rank, world.size)
+        epoch, index = order.at(positions)
+        epoch_now = step * config.batch_size // num_samples
+        if epoch_now != epoch_begun:
+            recipe.refresh(task, epoch_now)
+            epoch_begun = epoch_now
+        keys = SampleKeys.of(stream_seed(config.seed, "sample"), epoch, index)
+        batches = [
+            to_device(recipe.batch("train", index[part], SampleKeys(keys.keys[part])), world.device)
+            for part in micro_batches(len(index), config, world, task.additive)
+        ]
+
+        own: dict[str, float] = {}
+        for batch in batches:
+            for name, count in task.counts(batch).items():
+                own[name] = own.get(name, 0.0) + float(count)
+        names = names or sorted(own)
+        save, stop = observer.wishes() if world.rank == 0 else (False, False)
+        message = world.sum(
+            torch.tensor(
+                [own[name] for name in names] + [pending.get(name, 0.0) for name in names] + [save, stop],
+                dtype=torch.float64,
+            )
+        ).tolist()
+        counts = dict(zip(names, message, strict=False))
+        if step > first and world.rank == 0:
+            _report(observer, step, last, dict(zip(names, message[len(names) :], strict=False)), last_counts)
+
+        torch.manual_seed(stream_seed(config.seed, "dropout", step, world.rank))
+        task.train()
+        task.before_step(step, num_steps)
+        rate = learning_rate(config, step, num_steps)
+        pending, norm = {}, 0.0
+        for phase in task.phases:
+            if not phase.span[0] * num_steps <= step < phase.span[1] * num_steps:
+                continue
+            optimizer = optimizers[phase.name]
+            optimizer.zero_grad(set_to_none=True)
+            for number, batch in enumerate(batches):
+                alone = number + 1 < len(batches) and hasattr(module, "no_sync")
+                with module.no_sync() if alone else nullcontext():
+                    with precision():
+                        sums = module(batch, phase=phase.name)
+                    total = sum(
+                        task.loss_weight(name) * value * (world.size / max(counts[name], 1.0))
+                        for name, value in sums.items()
+                    )
+                    total.backward()
+                for name, value in sums.items():
+                    pending[name] = pending.get(name, 0.0) + float(value.detach())
+            norm = _clip(optimizer, config.clip_norm)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * phase.learning_rate_scale
+            if not math.isfinite(norm):
+                raise Diverged(f"step {step + 1}: the gradient is not finite (losses of this worker: {pending})")
+            optimizer.step()
+        task.after_step(step, world.sum)
+        last, last_counts = {"learning_rate": rate, "gradient_norm": norm}, counts
+
+        if step + 1 in validate_steps or step + 1 == num_steps:
+            found = validate(recipe, task, "validation", config, world)
+            last |= {f"validation_{name}": value for name, value in found.items()}
+        stopping = message[-1] > 0
+        if message[-2] > 0 or stopping or step + 1 == num_steps:
+            # The step's own losses have not met yet: settle them, so that the log is complete up to the checkpoint.
+            losses = world.sum(torch.tensor([pending.get(name, 0.0) for name in names], dtype=torch.float64)).tolist()
+            if world.rank == 0:
+                _report(observer, step + 1, last, dict(zip(names, losses, strict=True)), counts)
+                observer.save(step + 1, task, optimizers)
+            pending, first = {}, step + 1
+        if stopping and step + 1 < num_steps:
+            return task, False
+    return task, True
+
+
+def validate(recipe: Recipe, task: Task, split: str, config: Training, world: World) -> dict[str, float]:
+    """The task's measures over a whole split, each worker its share; the same masks and noise every time."""
+    task.eval()
+    totals: dict[str, list[float]] = {}
+    mine = np.arange(world.rank, recipe.num_samples(split), world.size)
+    with torch.no_grad():
+        for begin in range(0, len(mine), 4 * config.batch_size):
+            index = mine[begin : begin + 4 * config.batch_size]
+            keys = SampleKeys.of(stream_seed(config.seed, "validation"), np.zeros_like(index), index)
+            for name, (total, count) in task.measure(to_device(recipe.batch(split, index, keys), world.device)).items():
+                so_far = totals.setdefault(name, [0.0, 0.0])
+                so_far[0] += total
+                so_far[1] += count
+    names = sorted(totals)
+    if world.size > 1:  # a worker whose share is empty still has to meet the others
+        gathered: list[Any] = [None] * world.size
+        dist.all_gather_object(gathered, names)
+        names = sorted({name for one in gathered for name in one})
+    values = torch.tensor([totals.get(name, [0.0, 0.0]) for name in names], dtype=torch.float64).reshape(-1, 2)
+    world.sum(values)
+    return {name: float(total / max(count, 1.0)) for name, (total, count) in zip(names, values.tolist(), strict=True)}
+
+
+def build_optimizer(task: Task, phase: Phase, config: Training) -> torch.optim.Optimizer:
+    """Weight decay on matrices only: decaying biases and norms' scales pulls them to 0 for no gain."""
+    owned = [value for name, value in task.named_parameters() if value.requires_grad and phase.owns(name)]
+    groups = [
+        {"params": [value for value in owned if value.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [value for value in owned if value.ndim < 2], "weight_decay": 0.0},
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.betas[0])
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+
+
+def learning_rate(config: Training, step: int, num_steps: int) -> float:
+    """Linear warm-up, then the schedule's decay to 0 at the end of the run."""
+    warmup = round(config.warmup * num_steps)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    if config.schedule == "constant":
+        return config.learning_rate
+    share = (step - warmup) / max(num_steps - warmup, 1)
+    if config.schedule == "cosine":
+        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+    return config.learning_rate * (1 - share)
+
+
+def micro_batches(num_samples: int, config: Training, world: World, additive: bool) -> list[slice]:
+    """A worker's share in parts; the same number of parts on every worker, since each ends in a collective."""
+    share = -(-config.batch_size // world.size)
+    size = min(config.micro_batch_size or share, share) if additive else share
+    parts = -(-share // size)
+    edges = np.linspace(0, num_samples, parts + 1).round().astype(int)
+    return [slice(begin, end) for begin, end in zip(edges[:-1], edges[1:], strict=True) if end > begin]
+
+
+def autocast(config: Training, device: torch.device) -> Callable[[], Any]:
+    """The context of the forward passes. bf16 only where it is fast: a CPU without native bf16 is 4x slower in it."""
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if config.precision == "bf16" or (config.precision == "auto" and native):
+        return lambda: torch.autocast(device.type, torch.bfloat16)
+    return nullcontext
+
+
+def wrap(task: Task, world: World) -> Any:
+    if world.size == 1:
+        return task
+    from torch.nn.parallel import DistributedDataParallel
+
+    devices = [world.device.index] if world.device.type == "cuda" else None
+    # find_unused_parameters also keeps DDP from rebuilding its buckets after the first step, which would make a
+    # resumed run differ in the last bits on 3 workers and more.
+    return DistributedDataParallel(task, device_ids=devices, find_unused_parameters=True)
+
+
+def _clip(optimizer: torch.optim.Optimizer, limit: float | None) -> float:
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
+    return float(torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf))
+
+
+def _report(
+    observer: Observer, step: int, extra: dict[str, float], sums: dict[str, float], counts: dict[str, float]
+) -> None:
+    losses = {name: sums[name] / max(counts[name], 1.0) for name in sums}
+    observer.metrics(step, losses | extra)
+
+
+def _validation_steps(config: Training, num_samples: int, num_steps: int) -> set[int]:
+    every = config.validate_every * num_samples / config.batch_size
+    return {round(every * number) for number in range(1, int(num_steps / every) + 1)}

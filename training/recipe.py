@@ -1,0 +1,84 @@
+"""What a recipe is, read without torch: its settings, its roles, where it lies. The learning half is `training.task`.
+
+`training/recipes/<name>.py` adds a recipe. It holds a docstring (a lab sheet: paper, how ours differs, command, hardware
+and time, expected figure), a frozen class `Settings(RecipeSettings)`, and a class `Recipe(training.task.Recipe)`.
+Plans, listings and checks of experiments read only the docstring and `Settings`, so torch is not imported for them.
+"""
+
+import ast
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from infra.errors import WrongInput, choices
+
+FOLDER = Path(__file__).parent / "recipes"
+
+
+class RecipeSettings(BaseModel):
+    """Base of every recipe's `Settings`: frozen, unknown keys refused, each field with its unit and meaning."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    roles: ClassVar[dict[str, str]] = {}
+    """What `from:` may name -> one line of what it gives. A role whose line starts with "required" must be given."""
+    evaluates: ClassVar[str] = ""
+    """The kind of evaluation its models get ("classification"); empty: only the loop's own validation metrics."""
+
+    @classmethod
+    def prepare_fields(cls) -> set[str]:
+        """The settings that what is prepared depends on: changing another prepares nothing again."""
+        return {
+            name
+            for name, field in cls.model_fields.items()
+            if isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("stage") == "prepare"
+        }
+
+
+def prepared_by(default: Any = ..., **constraints: Any) -> Any:
+    """A settings field that the prepare step depends on."""
+    return Field(default, json_schema_extra={"stage": "prepare"}, **constraints)
+
+
+def recipe_path(name: str) -> Path:
+    """Raises WrongInput, listing the recipes, when there is none of that name."""
+    path = FOLDER / f"{name}.py"
+    if not name.isidentifier() or not path.is_file():
+        raise WrongInput(f"recipe '{name}': is unknown; {choices(name, recipe_names())}")
+    return path
+
+
+def recipe_names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
+
+
+def recipe_summary(name: str) -> str:
+    """The first line of the recipe's docstring."""
+    return (ast.get_docstring(ast.parse(recipe_path(name).read_text(encoding="utf-8"))) or "").partition("\n")[0]
+
+
+@cache
+def settings_class(name: str) -> type[RecipeSettings]:
+    """The recipe's `Settings`, without running the rest of its file: that imports torch, which takes seconds.
+
+    What is run of the file: its class `Settings` and its imports from the standard library, pydantic and this module.
+    """
+    path = recipe_path(name)
+    kept: list[ast.stmt] = []
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        light = isinstance(node, ast.ImportFrom) and node.module in ("typing", "pydantic", "training.recipe")
+        if light or (isinstance(node, ast.ClassDef) and node.name == "Settings"):
+            kept.append(node)
+    namespace: dict[str, Any] = {"__name__": f"training.recipes.{name}"}
+    exec(compile(ast.Module(kept, type_ignores=[]), str(path), "exec"), namespace)
+    return namespace["Settings"]
+
+
+def load_recipe(name: str) -> Any:
+    """The module of a recipe; imports torch."""
+    import importlib
+
+    recipe_path(name)
+    return importlib.import_module(f"training.recipes.{name}")

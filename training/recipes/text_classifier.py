@@ -1,0 +1,221 @@
+"""Text classification: an encoder, its tokens' mean, one linear layer; single texts or pairs.
+
+Paper: Howard & Ruder 2018 (fine-tuning a pretrained body); Devlin et al., NAACL 2019, §4 (the encoder); mean pooling as in
+Reimers & Gurevych, EMNLP 2019, §3.
+How ours differs: the mean of all tokens by default instead of the first one's state; texts are packed without padding.
+Command: slipway train library-docs            (from the weights of library-docs-mlm)
+         slipway train library-docs --set base=FOLDER     (from a published encoder: safetensors + tokenizer.json)
+Hardware and time: the experiment's header says what was measured.
+Expected: on library-docs about what a tuned TF-IDF + logistic regression reaches; from a published encoder, more.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+from torch.nn import functional
+
+from infra.errors import WrongInput
+from training import task
+from training.encoders import fresh_bert, load_pretrained, save_pretrained
+from training.randomness import SampleKeys
+from training.recipe import RecipeSettings, prepared_by
+from training.text import (
+    TokenFile,
+    by_length,
+    encode_packed,
+    load_tokenizer,
+    mean_pool,
+    pack,
+    read_json,
+    settle_tokenizer,
+    text_rows,
+    tokenize,
+    write_json,
+    write_tokens,
+)
+
+SPLITS = ("train", "validation", "test")
+
+
+class Settings(RecipeSettings):
+    roles: ClassVar[dict[str, str]] = {"base": "the encoder's weights and tokenizer; without it, random weights"}
+    prepare_reads: ClassVar[dict[str, tuple[str, ...]]] = {"base": ("tokenizer.json",)}
+    evaluates: ClassVar[str] = "classification"
+
+    vocab_size: int = prepared_by(8000, ge=100, le=1_000_000)
+    """Entries of the WordPiece vocabulary trained here; unused with `from.base`."""
+    max_length: int = prepared_by(64, ge=8, le=512)
+    """Tokens of a text or pair, the special ones included; longer ones are cut and counted."""
+    hidden_size: int = Field(128, ge=8, le=8192)
+    """Width of the encoder; unused with `from.base`, as are the next three."""
+    num_layers: int = Field(2, ge=1, le=96)
+    num_heads: int = Field(2, ge=1, le=128)
+    intermediate_size: int = Field(512, ge=8, le=65536)
+    """Width of the feed-forward layers."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """On the encoder from random weights, and on the pooled text."""
+    pooling: Literal["mean", "first"] = "mean"
+    """How a text's token states become one: their mean, or the first token's."""
+    freeze_encoder: bool = False
+    """Train the linear layer alone on the encoder's features."""
+
+
+class Classifier(task.Task):
+    def __init__(self, encoder: torch.nn.Module, num_labels: int, pooling: str, dropout: float):
+        super().__init__()
+        self.encoder, self.pooling, self.dropout = encoder, pooling, dropout
+        self.head = torch.nn.Linear(encoder.config.hidden_size, num_labels)
+
+    def logits(self, batch: task.Batch) -> torch.Tensor:
+        hidden = encode_packed(self.encoder, batch)  # (tokens, D)
+        lengths = batch["lengths"]
+        if self.pooling == "mean":
+            pooled = mean_pool(hidden, lengths)  # (N, D)
+        else:
+            pooled = hidden[torch.cumsum(lengths, 0) - lengths]
+        return self.head(functional.dropout(pooled, self.dropout, self.training)).float()  # (N, labels)
+
+    def forward(self, batch: task.Batch, phase: str = "all") -> dict[str, torch.Tensor]:
+        return {"loss": functional.cross_entropy(self.logits(batch), batch["labels"], reduction="sum")}
+
+    def counts(self, batch: task.Batch) -> dict[str, float]:
+        return {"loss": len(batch["labels"])}
+
+    def measure(self, batch: task.Batch) -> dict[str, tuple[float, float]]:
+        logits, labels = self.logits(batch), batch["labels"]
+        right = float((logits.argmax(-1) == labels).sum())
+        loss = float(functional.cross_entropy(logits, labels, reduction="sum"))
+        return {"loss": (loss, len(labels)), "accuracy": (right, len(labels))}
+
+    def shards(self) -> list[torch.nn.Module]:
+        return list(self.encoder.encoder.layer)
+
+
+class Recipe(task.Recipe):
+    settings: Settings
+
+    def prepare(self, splits: Mapping[str, Any], contract: Any, folder: Path, say: Callable[[str], None]) -> None:
+        if contract.label is None:
+            raise WrongInput(f"contract {contract.name}: names no slipway.label; text_classifier needs the label column")
+        rows = {name: text_rows(splits[name], contract.inputs) for name in SPLITS}
+        labels = sorted({str(value) for value in splits["train"][contract.label].to_pylist()})
+        if len(labels) < 2:
+            raise WrongInput(f"dataset {contract.name}: column '{contract.label}' has {len(labels)} value in train; 2 needed")
+        tokenizer = settle_tokenizer(self.sources.get("base"), rows["train"], self.settings.vocab_size, say)
+        tokenizer.save(str(folder / "tokenizer.json"))
+        number = {label: position for position, label in enumerate(labels)}
+        report: dict[str, Any] = {
+            "labels": labels,
+            "inputs": list(contract.inputs),
+            "vocabulary": tokenizer.get_vocab_size(),
+        }
+        for name in SPLITS:
+            say(f"tokenising {name}")
+            tokens = tokenize(tokenizer, rows[name], self.settings.max_length)
+            known = np.array([number.get(str(value), -1) for value in splits[name][contract.label].to_pylist()], np.int32)
+            write_tokens(folder / f"{name}.arrow", tokens, {"row_id": splits[name]["row_id"], "label": known})
+            report[name] = {
+                "texts": len(tokens),
+                "tokens": len(tokens.ids),
+                "truncated": tokens.truncated,
+                "unseen_labels": int((known < 0).sum()),
+            }
+        write_json(folder / "report.json", report)
+
+    def open(self, folder: Path) -> None:
+        self.folder = folder
+        self.report = read_json(folder / "report.json")
+        self.files, self.labels, self.rows = {}, {}, {}
+        for name in SPLITS:
+            self.files[name] = file = TokenFile.open(folder / f"{name}.arrow")
+            self.labels[name] = file.columns["label"].to_numpy()
+            # A label unseen in training has no output to be right with: evaluation counts it as wrong, the loss cannot.
+            self.rows[name] = np.flatnonzero(self.labels[name] >= 0)
+
+    def num_samples(self, split: str) -> int:
+        return len(self.rows[split])
+
+    def batch(self, split: str, index: np.ndarray, keys: SampleKeys) -> task.Batch:
+        rows = self.rows[split][index]
+        batch = pack(self.files[split].tokens, rows)
+        batch["labels"] = torch.from_numpy(self.labels[split][rows].astype(np.int64))
+        return batch
+
+    def build(self) -> Classifier:
+        from transformers import AutoModel, BertModel
+
+        settings = self.settings
+        if "base" in self.sources:
+            encoder = load_pretrained(AutoModel, self.sources["base"])
+            room = encoder.get_input_embeddings().num_embeddings
+            if self.report["vocabulary"] > room:
+                raise WrongInput(
+                    f"from.base {self.sources['base']}: its tokenizer has {self.report['vocabulary']} entries, "
+                    f"its model {room}; give a folder whose two fit"
+                )
+        else:
+            encoder = fresh_bert(BertModel, settings, self.report["vocabulary"])
+        encoder.pooler = None  # untrained here, and DDP waits for every parameter's gradient
+        if settings.freeze_encoder:
+            encoder.requires_grad_(False)
+        return Classifier(encoder, len(self.report["labels"]), settings.pooling, settings.dropout)
+
+    def save(self, trained: task.Task, folder: Path) -> task.ModelFiles:
+        save_pretrained(trained.encoder, self.folder, folder)
+        save_file({name: value.contiguous() for name, value in trained.head.state_dict().items()}, folder / "head.safetensors")
+        facts = {"recipe": "text_classifier", "settings": self.settings.model_dump(mode="json")}
+        write_json(folder / "recipe.json", {**facts, "labels": self.report["labels"], "inputs": self.report["inputs"]})
+        inputs = tuple(self.report["inputs"])
+        return task.ModelFiles(
+            loader="training.recipes.text_classifier:load_predictor",
+            input_columns=inputs,
+            input_example=(dict.fromkeys(inputs, "fit a random forest to the training set"),),
+        )
+
+
+class LabelPredictor(task.Predictor):
+    """Label, its probability, and every label's, the likeliest first."""
+
+    TOKENS_AT_ONCE = 8192
+
+    def __init__(self, folder: Path):
+        from transformers import AutoModel
+
+        facts = read_json(folder / "recipe.json")
+        self.labels, self.inputs, self.settings = facts["labels"], facts["inputs"], facts["settings"]
+        self.tokenizer = load_tokenizer(folder)
+        encoder = load_pretrained(AutoModel, folder)
+        encoder.pooler = None
+        self.model = Classifier(encoder, len(self.labels), self.settings["pooling"], 0.0)
+        self.model.head.load_state_dict(load_file(folder / "head.safetensors"))
+        self.model.eval()
+
+    @torch.inference_mode()
+    def probabilities(self, rows: list[dict[str, Any]]) -> np.ndarray:
+        """(N, labels) float64, each row summing to 1."""
+        texts: list[Any] = [tuple(str(row[name]) for name in self.inputs) for row in rows]
+        if len(self.inputs) == 1:
+            texts = [text for (text,) in texts]
+        tokens = tokenize(self.tokenizer, texts, self.settings["max_length"])
+        out = np.empty((len(rows), len(self.labels)))
+        for index in by_length(tokens.lengths, self.TOKENS_AT_ONCE):
+            out[index] = self.model.logits(pack(tokens, index)).double().softmax(-1).numpy()
+        return out
+
+    def __call__(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        answers = []
+        for shares in self.probabilities(rows):
+            order = np.argsort(-shares, kind="stable")
+            scores = {self.labels[position]: float(shares[position]) for position in order}
+            best = self.labels[order[0]]
+            answers.append({"label": best, "confidence": scores[best], "scores": scores})
+        return answers
+
+
+def load_predictor(folder: Path) -> LabelPredictor:
+    return LabelPredictor(folder)

@@ -1,0 +1,193 @@
+"""Text as tokens: tokenizers trained or taken over, token files memory-mapped, batches packed without padding."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from infra.errors import WrongInput
+
+if TYPE_CHECKING:
+    import torch
+    from tokenizers import Tokenizer
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def train_wordpiece(texts: Iterable[str], vocab_size: int) -> "Tokenizer":
+    """A lower-casing WordPiece tokenizer with BERT's normaliser, pre-tokeniser and [CLS] a [SEP] b [SEP] template."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=list(SPECIAL), show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
+    )
+    return tokenizer
+
+
+def settle_tokenizer(
+    base: Path | None, rows: Sequence[str] | Sequence[tuple[str, str]], vocab_size: int, say: Callable[[str], None]
+) -> "Tokenizer":
+    """The base's tokenizer where there is a base, else one trained on these texts or pairs."""
+    if base is not None:
+        return load_tokenizer(base)
+    say(f"training a WordPiece tokenizer on {len(rows):,} texts")
+    return train_wordpiece((row if isinstance(row, str) else " ".join(row) for row in rows), vocab_size)
+
+
+def load_tokenizer(folder: Path) -> "Tokenizer":
+    """The fast tokenizer of a model folder. Raises WrongInput when the folder has none."""
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise WrongInput(f"model folder {folder}: has no tokenizer.json; give a folder saved with a fast tokenizer")
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_padding()  # a published tokenizer.json may pad and cut by itself; batches here are packed
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of many texts, end to end. ids: (tokens,) int32; offsets: (N + 1,) int64; types: like ids, or None."""
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    types: np.ndarray | None = None
+    truncated: int = 0
+    """How many texts were cut to the length budget."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+def tokenize(tokenizer: "Tokenizer", rows: Sequence[str] | Sequence[tuple[str, str]], max_length: int) -> Tokens:
+    """Tokenise texts or pairs; each is cut to `max_length` tokens, the special ones included."""
+    tokenizer.enable_truncation(max_length)
+    encoded = tokenizer.encode_batch_fast(list(rows))
+    tokenizer.no_truncation()
+    lengths = np.fromiter((len(one.ids) for one in encoded), dtype=np.int64, count=len(encoded))
+    total = int(lengths.sum())
+    ids = np.fromiter((token for one in encoded for token in one.ids), dtype=np.int32, count=total)
+    pairs = bool(rows) and not isinstance(rows[0], str)
+    types = np.fromiter((kind for one in encoded for kind in one.type_ids), np.int8, total) if pairs else None
+    truncated = sum(bool(one.overflowing) for one in encoded)
+    return Tokens(ids, np.concatenate([[0], np.cumsum(lengths)]), types, truncated)
+
+
+def write_tokens(path: Path, tokens: Tokens, columns: Mapping[str, Any]) -> None:
+    """One uncompressed Arrow file: `input_ids` (and `type_ids`) as lists, beside the given columns. Same input, same
+    bytes."""
+    import pyarrow as pa
+
+    offsets = pa.array(tokens.offsets, pa.int64())
+    arrays = {"input_ids": pa.LargeListArray.from_arrays(offsets, pa.array(tokens.ids))}
+    if tokens.types is not None:
+        arrays["type_ids"] = pa.LargeListArray.from_arrays(offsets, pa.array(tokens.types))
+    table = pa.table({**columns, **arrays}).combine_chunks()
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """An opened token file: nothing is copied until a batch is cut out."""
+
+    tokens: Tokens
+    columns: Any
+    """The pyarrow.Table it came from."""
+
+    @classmethod
+    def open(cls, path: Path) -> "TokenFile":
+        import pyarrow as pa
+
+        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        if table.num_rows == 0:
+            return cls(Tokens(np.empty(0, np.int32), np.zeros(1, np.int64)), table)
+        lists = table["input_ids"].combine_chunks()
+        types = table["type_ids"].combine_chunks().values.to_numpy() if "type_ids" in table.column_names else None
+        return cls(Tokens(lists.values.to_numpy(), lists.offsets.to_numpy(), types), table)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def pack(tokens: Tokens, index: np.ndarray, first_position: int = 0) -> "dict[str, Any]":
+    """The texts of `index` (N,) end to end: `input_ids` (1, tokens), `type_ids` if any, and their `boundaries`."""
+    import torch
+
+    from training.attention import Boundaries
+
+    lengths = tokens.lengths[index]
+    starts = np.repeat(tokens.offsets[:-1][index] - (np.cumsum(lengths) - lengths), lengths)
+    flat = starts + np.arange(int(lengths.sum()))
+    batch: dict[str, Any] = {
+        "input_ids": torch.from_numpy(tokens.ids[flat].astype(np.int64))[None],
+        "lengths": torch.from_numpy(lengths),
+    }
+    if tokens.types is not None:
+        batch["type_ids"] = torch.from_numpy(tokens.types[flat].astype(np.int64))[None]
+    batch["boundaries"] = Boundaries.of(batch["lengths"], first_position)
+    return batch
+
+
+def encode_packed(encoder: "torch.nn.Module", batch: Mapping[str, Any]) -> "torch.Tensor":
+    """The last hidden states of a packed batch, (tokens, width)."""
+    extra = {"token_type_ids": batch["type_ids"]} if "type_ids" in batch else {}
+    boundaries = batch["boundaries"]
+    return encoder(
+        input_ids=batch["input_ids"], position_ids=boundaries.position_ids, boundaries=boundaries, **extra
+    ).last_hidden_state[0]
+
+
+def mean_pool(hidden: "torch.Tensor", lengths: "torch.Tensor") -> "torch.Tensor":
+    """The mean over each text's tokens. hidden: (tokens, D), lengths: (N,). Returns (N, D)."""
+    import torch
+
+    owner = torch.repeat_interleave(torch.arange(len(lengths), device=hidden.device), lengths)
+    total = torch.zeros(len(lengths), hidden.shape[1], dtype=hidden.dtype, device=hidden.device)
+    return total.index_add(0, owner, hidden) / lengths[:, None].to(hidden.dtype)
+
+
+def by_length(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
+    """Indexes in groups of at most `budget` tokens, similar lengths together: the order for answering many rows."""
+    groups: list[np.ndarray] = []
+    order = np.argsort(lengths, kind="stable")
+    begin, total = 0, 0
+    for end, index in enumerate(order):
+        if end > begin and total + lengths[index] > budget:
+            groups.append(order[begin:end])
+            begin, total = end, 0
+        total += int(lengths[index])
+    return [*groups, order[begin:]] if len(order) else []
+
+
+def text_rows(table: Any, inputs: Sequence[str]) -> list[Any]:
+    """The input columns of a table as texts (one column) or pairs (two). Raises WrongInput for more."""
+    if len(inputs) == 1:
+        return table[inputs[0]].to_pylist()
+    if len(inputs) == 2:
+        return list(zip(*(table[name].to_pylist() for name in inputs), strict=True))
+    raise WrongInput(f"contract: slipway.inputs names {len(inputs)} columns; a text recipe reads one text or a pair")
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps({"format": 1, **value}, indent=1, sort_keys=True), encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
