@@ -184,7 +184,8 @@ def package_files(settings: Settings, address: str) -> Path:
 
 
 def ask_package(settings: Settings, address: str, rows: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """What a fresh process, started in an empty folder, answers through `mlflow.pyfunc.load_model`.
+    """What a fresh process, started in an empty folder, answers through `mlflow.pyfunc.load_model`; before these rows it
+    has to answer the package's own input example.
 
     The child imports Slipway's code from the package alone. Raises SlipwayError with the child's last words.
     """
@@ -193,6 +194,7 @@ def ask_package(settings: Settings, address: str, rows: list[dict[str, str]]) ->
         "job = json.load(sys.stdin)\n"
         "mlflow.set_tracking_uri(job['tracking'])\n"
         "model = mlflow.pyfunc.load_model(job['address'])\n"
+        "model.predict(model.input_example)\n"
         "print(json.dumps(model.predict(pandas.DataFrame(job['rows'])).to_dict('records')))\n"
     )
     job = {"tracking": settings.mlflow_uri, "address": address, "rows": rows}

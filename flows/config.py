@@ -1,0 +1,36 @@
+"""The whole of an experiment file: what training reads, and the gates and the promotion policy beside it."""
+
+from typing import Any
+
+from flows.gate import parse_gates
+from flows.promotion import parse_policy
+from infra.errors import WrongInput
+from training.experiment import Experiment, load_experiment
+
+DEFAULT_GATES: dict[str, Any] = {
+    "threshold": {"metric": "accuracy", "minimum": 0.5},
+    "champion": {"margin": 0.01},
+    "baseline": {"margin": 0.02},
+    "beats_baseline": {"severity": "warn"},
+    "drift": {},
+    "package": {},
+}
+"""For an experiment that names no gates: none of them is a reason to let a model pass unseen."""
+
+
+def load_config(name: str, overrides: list[str] | tuple[str, ...] = ()) -> Experiment:
+    """The experiment of that name or file, every section checked. Raises WrongInput in one line."""
+    experiment = load_experiment(name, overrides)
+    where = f"experiment {experiment.name}"
+    if not experiment.gates and experiment.recipe_settings.evaluates:
+        experiment = experiment.model_copy(update={"gates": DEFAULT_GATES})
+    parse_gates(experiment.gates, where)
+    parse_policy(experiment.promotion, where)
+    if experiment.schedule:
+        raise WrongInput(f"{where}: schedule: is not in this version of Slipway yet; take the section out")
+    if experiment.training.batch_size < experiment.scaling.workers:
+        raise WrongInput(
+            f"{where}: training.batch_size: {experiment.training.batch_size} samples do not go round "
+            f"{experiment.scaling.workers} workers; raise it or lower scaling.workers"
+        )
+    return experiment

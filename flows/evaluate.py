@@ -1,0 +1,130 @@
+"""Evaluate: a model version on the test split of its dataset, beside a tuned linear baseline and the majority class."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from data_contracts import registry
+from flows import models
+from flows.code_key import code_of
+from flows.models import ModelVersion
+from flows.steps import Outputs, Step, libraries
+from flows.train import artifact_damage
+from infra import artifacts
+from infra.errors import WrongInput
+from infra.progress import Progress
+from infra.settings import Settings
+from infra.store import Store
+from training.recipe import settings_class
+
+SPLIT = "test"
+
+
+def evaluate_step(settings: Settings, name: str, needs: tuple[str, ...], ablation: str = "") -> Step:
+    """`ablation`: the experiment that trained the same network from random weights, compared with when given."""
+    store = settings.object_store
+    trained = f"train {name}"
+
+    def candidate(outputs: Outputs) -> ModelVersion:
+        return models.resolve(store, f"{name}/{outputs[trained]['version']}")
+
+    def random_start(outputs: Outputs) -> str:
+        return outputs[f"train {ablation}"]["model"] if ablation else ""
+
+    def ingredients(outputs: Outputs) -> dict[str, Any]:
+        version = candidate(outputs)
+        return {
+            "model": version.model,
+            "dataset": version.dataset,
+            "split": SPLIT,
+            "ablation": random_start(outputs),
+            "code": code_of(["flows.evaluate", f"training.recipes.{version.experiment['recipe']}"]),
+            "libraries": libraries("numpy", "scipy", "scikit-learn", "torch", "transformers"),
+        }
+
+    def run(outputs: Outputs, progress: Progress, key: str) -> dict[str, Any]:
+        return {"evaluation": evaluate(settings, candidate(outputs), progress, random_start(outputs))}
+
+    def damage(output: dict[str, Any]) -> str | None:
+        return artifact_damage(settings, "evaluations", output["evaluation"])
+
+    return Step(
+        kind="evaluate", subject=name, needs=(*needs, trained), ingredients=ingredients, run=run, damage=damage
+    )
+
+
+def evaluate(settings: Settings, version: ModelVersion, progress: Progress, random_start: str = "") -> str:
+    """Write the evaluation of a version. Returns its artifact's digest. Raises WrongInput for a model that has none."""
+    from training.baseline import fit_baseline
+    from training.evaluation import evaluate_classification
+
+    store = settings.object_store
+    recipe = version.experiment["recipe"]
+    if settings_class(recipe).evaluates != "classification":
+        raise WrongInput(f"model {version.ref}: recipe '{recipe}' has no evaluation on a test split; its validation "
+                         "metrics are on its run (slipway runs)")  # fmt: skip
+    data = registry.resolve(store, version.dataset)
+    contract = registry.contract_of(store, data)
+    columns = [*contract.inputs, str(contract.label)]
+    splits = {name: registry.read_split(store, data, name, columns) for name in ("train", "validation", SPLIT)}
+    test = splits[SPLIT]
+
+    progress.update(0, 5, "loading the model")
+    labels, table = answer(store, version.model, test, contract)
+    random_predictions = None
+    if random_start:
+        progress.update(1, 5, "answering with the model from random weights")
+        random_predictions = answer(store, random_start, test, contract)[1]["prediction"].to_pylist()
+    progress.update(2, 5, "baseline")
+    baseline = fit_baseline(
+        splits["train"],
+        splits["validation"],
+        test,
+        list(contract.inputs),
+        str(contract.label),
+        lambda done, total, note: progress.update(2 + 2 * done / total, 5, f"baseline: {note}"),
+    )
+    progress.update(4, 5, "intervals")
+    with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
+        evaluate_classification(
+            table,
+            labels,
+            Path(scratch),
+            baseline=baseline,
+            model=version.model,
+            dataset=version.dataset,
+            split=SPLIT,
+            random_start=random_predictions,
+        )
+        written = artifacts.commit_folder(store, "evaluations", Path(scratch))
+    progress.update(5, 5, "")
+    return written.digest
+
+
+def answer(store: Store, model: str, test: Any, contract: Any) -> tuple[list[str], Any]:
+    """A model's answers to a split: its labels, and a table row_id, label, prediction, confidence, text in the
+    split's order."""
+    import pyarrow as pa
+
+    predictor = load_predictor(store, model)
+    answers = predictor(test.select(list(contract.inputs)).to_pylist())
+    texts = zip(*(test[name].to_pylist() for name in contract.inputs), strict=True)
+    table = pa.table(
+        {
+            "row_id": test["row_id"],
+            "label": pa.array([str(value) for value in test[contract.label].to_pylist()]),
+            "prediction": pa.array([one["label"] for one in answers]),
+            "confidence": pa.array([one["confidence"] for one in answers], pa.float64()),
+            "text": pa.array(["\n".join(map(str, row)) for row in texts]),
+        }
+    )
+    return predictor.labels, table
+
+
+def load_predictor(store: Store, model: str) -> Any:
+    """The predictor of a `models` artifact, its files verified first."""
+    from importlib import import_module
+
+    artifact = artifacts.load(store, "models", model)
+    module, _, function = artifact.facts["files"]["loader"].partition(":")
+    return getattr(import_module(module), function)(artifacts.fetch(store, artifact))

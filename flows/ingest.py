@@ -1,0 +1,69 @@
+"""Register: read a dataset's source under its contract, unless the source can say that nothing moved."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_contracts import registry
+from data_contracts.contract import Contract, load_contract, shipped
+from data_contracts.source import load_source
+from flows.code_key import code_of
+from flows.steps import Outputs, Step, libraries
+from infra.errors import WrongInput, choices
+from infra.progress import Progress
+from infra.settings import Settings
+from training.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a dataset comes from."""
+
+    contract: Contract
+    source: str | None
+    """The source given by hand at the last registration; None: the contract's server."""
+
+
+def origin(settings: Settings, experiment: Experiment) -> Origin:
+    """The contract the experiment names; else the one the dataset was last registered with; else one shipped."""
+    name = experiment.dataset_name
+    last = registry.registered_from(settings.object_store, name)
+    source = last["source"] if last else None
+    if experiment.contract:
+        return Origin(load_contract(experiment.contract), source)
+    if last and last["contract_path"] and Path(last["contract_path"]).is_file():
+        return Origin(load_contract(last["contract_path"]), source)
+    if last:
+        version = registry.resolve(settings.object_store, name)
+        return Origin(registry.contract_of(settings.object_store, version), source)
+    if name in shipped():
+        return Origin(load_contract(name), None)
+    known = {*shipped(), *(version.name for version in registry.list_versions(settings.object_store))}
+    raise WrongInput(
+        f"experiment {experiment.name}: dataset '{name}' is not registered; {choices(name, known)} "
+        "(slipway data register CONTRACT)"
+    )
+
+
+def register_step(settings: Settings, experiment: Experiment) -> Step:
+    found = origin(settings, experiment)
+    store = settings.object_store
+
+    def ingredients(outputs: Outputs) -> dict[str, Any]:
+        source = load_source(found.contract.source)
+        return {
+            "contract": found.contract.digest,
+            "source": {"type": found.contract.source, "uri": found.source or ""},
+            "moved": source.fingerprint(found.contract, found.source),
+            "code": code_of(["data_contracts.registry", f"data_contracts.sources.{found.contract.source}"]),
+            "libraries": libraries("pyarrow", "great_expectations"),
+        }
+
+    def run(outputs: Outputs, progress: Progress, key: str) -> dict[str, Any]:
+        version, _ = registry.register(store, found.contract, found.source, progress, cache=settings.folder / "cache")
+        return {"ref": f"{version.name}@{version.digest}"}
+
+    def damage(output: dict[str, Any]) -> str | None:
+        return registry.damage(store, registry.resolve(store, output["ref"]))
+
+    return Step(kind="register", subject=found.contract.name, ingredients=ingredients, run=run, damage=damage)

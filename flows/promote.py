@@ -1,0 +1,204 @@
+"""Gate and promote: the verdicts on a candidate, its scorecard, and its entry in the promotion log."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data_contracts import registry
+from flows import models, promotion
+from flows.code_key import code_of
+from flows.gate import Evidence, Subject, find_champion, parse_gates, passed, run_gates
+from flows.models import ModelVersion
+from flows.steps import Outputs, Step, libraries
+from flows.train import artifact_damage
+from infra import artifacts
+from infra.progress import Progress
+from infra.settings import Settings
+from training.experiment import Experiment
+from training.run_log import RunLog, read_state
+
+
+def gate_step(settings: Settings, experiment: Experiment, needs: tuple[str, ...]) -> Step:
+    store = settings.object_store
+    name = experiment.name
+
+    def candidate(outputs: Outputs) -> ModelVersion:
+        return models.resolve(store, f"{name}/{outputs[f'train {name}']['version']}")
+
+    def ingredients(outputs: Outputs) -> dict[str, Any]:
+        version = candidate(outputs)
+        return {
+            "version": version.version,
+            "package": version.package_digest,
+            "evaluation": outputs[f"evaluate {name}"]["evaluation"],
+            "compared_with": compared_with(settings, version),
+            "gates": experiment.gates,
+            "code": code_of(["flows.gate", "flows.scorecard", *(f"flows.gates.{gate}" for gate in experiment.gates)]),
+            "libraries": libraries("numpy", "scipy", "mlflow"),
+        }
+
+    def run(outputs: Outputs, progress: Progress, key: str) -> dict[str, Any]:
+        evaluation = outputs[f"evaluate {name}"]["evaluation"]
+        card, whole = gate(settings, candidate(outputs), experiment, evaluation, progress)
+        return {"scorecard": card, "passed": whole}
+
+    def damage(output: dict[str, Any]) -> str | None:
+        return artifact_damage(settings, "scorecards", output["scorecard"])
+
+    return Step(
+        kind="gate",
+        subject=name,
+        needs=(*needs, f"train {name}", f"evaluate {name}"),
+        ingredients=ingredients,
+        run=run,
+        damage=damage,
+    )
+
+
+def promote_step(settings: Settings, experiment: Experiment, needs: tuple[str, ...]) -> Step:
+    store = settings.object_store
+    name = experiment.name
+
+    def ingredients(outputs: Outputs) -> dict[str, Any]:
+        return {
+            "version": outputs[f"train {name}"]["version"],
+            "scorecard": outputs[f"gate {name}"]["scorecard"],
+            "policy": experiment.promotion.get("policy", "automatic"),
+        }
+
+    def run(outputs: Outputs, progress: Progress, key: str) -> dict[str, Any]:
+        version = models.resolve(store, f"{name}/{outputs[f'train {name}']['version']}")
+        card = outputs[f"gate {name}"]
+        policy = experiment.promotion.get("policy", "automatic")
+        if card["passed"]:
+            done = promotion.promote(store, version, card["scorecard"], author=settings.author_name, policy=policy)
+            progress.say("telling MLflow")
+            promotion.mirror(store, settings, name)
+        else:
+            reason = "the gates said no"
+            done = promotion.reject(
+                store, version, card["scorecard"], author=settings.author_name, reason=reason, policy=policy
+            )
+        return {"entry": done.entry.sequence, "promoted": card["passed"]}
+
+    def damage(output: dict[str, Any]) -> str | None:
+        key = promotion.entry_key(name, output["entry"])
+        return None if store.exists(key) else f"{key} is missing"
+
+    return Step(
+        kind="promote",
+        subject=name,
+        needs=(*needs, f"train {name}", f"gate {name}"),
+        ingredients=ingredients,
+        run=run,
+        damage=damage,
+    )
+
+
+def compared_with(settings: Settings, version: ModelVersion) -> int | None:
+    """The log entry a candidate is judged against. A version that has been champion keeps what it was judged against
+    then: its own promotion is no news to it, and one that was replaced is not put back by a schedule."""
+    log = promotion.read_log(settings.object_store, version.name)
+    for entry in reversed(log):
+        if entry.kind == "promotion" and entry.version == version.version:
+            return entry.compared_with
+    reigning = promotion.champion(settings.object_store, version.name)
+    return reigning.sequence if reigning else None
+
+
+def gate(
+    settings: Settings, version: ModelVersion, experiment: Experiment, evaluation: str, progress: Progress
+) -> tuple[str, bool]:
+    """Run the experiment's gates on a version. Returns the scorecard artifact's digest and whether it passed."""
+    from flows.scorecard import build_scorecard
+
+    store = settings.object_store
+    gates = parse_gates(experiment.gates, f"experiment {experiment.name}")
+    candidate, champion = Subject.of(version, evaluation), find_champion(store, version.name)
+    evidence = Evidence(store, settings)
+    verdicts = run_gates(gates, candidate, champion, evidence, progress.update)
+    progress.update(len(gates), len(gates), "scorecard")
+    with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
+        build_scorecard(
+            Path(scratch),
+            candidate=candidate,
+            champion=champion,
+            verdicts=verdicts,
+            evidence=evidence,
+            curves=learning_curves(settings, version),
+            lineage=lineage(settings, version),
+            policy=experiment.promotion.get("policy", "automatic"),
+        )
+        written = artifacts.commit_folder(store, "scorecards", Path(scratch))
+    return written.digest, passed(verdicts)
+
+
+def bases(settings: Settings, version: ModelVersion) -> dict[str, ModelVersion]:
+    """The model versions a version was built from, by title, nearest first, as far as they were trained here."""
+    by_model = {
+        one.model: one for name in models.names(settings.object_store)
+        for one in models.versions(settings.object_store, name)
+    }  # fmt: skip
+    found: dict[str, ModelVersion] = {}
+    record = _train_record(settings, version)
+    for role, digest in (record or {}).get("ingredients", {}).get("from", {}).items():
+        if digest in by_model and by_model[digest].name not in found:
+            found[f"{role}: {by_model[digest].ref}"] = by_model[digest]
+            found |= bases(settings, by_model[digest])
+    return found
+
+
+def learning_curves(settings: Settings, version: ModelVersion) -> dict[str, list[list[float]]]:
+    """Curve title -> [[step, value], ...] of the version's run and of those it was built from."""
+    curves: dict[str, list[list[float]]] = {}
+    runs = {"fine-tuning": version, **bases(settings, version)}
+    if len(runs) == 1:
+        runs = {"training": version}
+    for title, one in runs.items():
+        for name, points in read_state(RunLog(settings.object_store, one.run)).curves().items():
+            if name != "learning_rate" and name != "gradient_norm":
+                label = name if title in ("fine-tuning", "training") else f"{one.name}: {name}"
+                curves[label] = [[step, value] for step, value in points]
+    return curves
+
+
+def lineage(settings: Settings, version: ModelVersion) -> Any:
+    from flows.scorecard import Lineage
+
+    store = settings.object_store
+    data = registry.resolve(store, version.dataset)
+    record = _train_record(settings, version) or {"ingredients": {}, "accepted": []}
+    ingredients = record["ingredients"]
+    built_from = bases(settings, version)
+    experiment = {key: value for key, value in version.experiment.items() if value not in ({}, None)}
+    return Lineage(
+        contract=data.contract_digest,
+        dataset={"ref": data.ref, "rows digest": data.rows, **data.counts},
+        experiment=yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True),
+        code={module: _code_digest(parts) for module, parts in ingredients.get("code", {}).items()},
+        base=", ".join(built_from) or ", ".join(f"{k}: {v}" for k, v in version.experiment["from"].items()) or "none",
+        libraries=ingredients.get("libraries", {}),
+        accepted=[f"{note['who']}: {note['why']} ({'; '.join(note['what'])})" for note in record["accepted"]],
+        author=version.author,
+        created=version.created,
+    )
+
+
+def _code_digest(parts: dict[str, str]) -> str:
+    from infra.digests import digest
+
+    return digest(parts)[:12]
+
+
+def _train_record(settings: Settings, version: ModelVersion) -> dict[str, Any] | None:
+    """The newest step record whose output is this version."""
+    store = settings.object_store
+    found = None
+    for key in store.list(f"steps/train/{version.name}/"):
+        body = json.loads(store.get(key))
+        if body["output"].get("version") == version.version and (found is None or body["ended"] > found["ended"]):
+            found = body
+    return found
