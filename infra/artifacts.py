@@ -5,15 +5,13 @@ digest is of the names and hashes of the files: the same files have the same nam
 """
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from infra.digests import digest, digest_file
 from infra.errors import SlipwayError, WrongInput
-from infra.store import FolderStore, NotFound, Store
+from infra.store import NotFound, Store
 
 FORMAT = 1
 
@@ -32,26 +30,41 @@ class Artifact:
         return f"{self.kind}/{self.digest}"
 
 
-def check_format(document: dict[str, Any], known: int, where: str) -> None:
-    """Refuse a file written by a newer Slipway. Raises WrongInput."""
-    found = document.get("format")
-    if not isinstance(found, int) or found > known:
+class Damaged(SlipwayError, ValueError):
+    """A part is missing or is not what was written; making it again is the way out."""
+
+
+def check_format(document: Any, known: int, where: str) -> None:
+    """Refuse a file that a newer Slipway wrote, or none. Raises WrongInput."""
+    found = document.get("format") if isinstance(document, dict) else None
+    if type(found) is not int or found < 1:
+        raise WrongInput(f"{where}: has no format number, so Slipway did not write it as it is; restore or remove it")
+    if found > known:
         raise WrongInput(f"{where}: format {found!r} is newer than this Slipway reads ({known}); upgrade slipway")
 
 
 def commit(store: Store, kind: str, files: dict[str, Path], facts: dict[str, Any] | None = None) -> Artifact:
-    """Upload `files` (name in the artifact -> local file), then the manifest. Writing the same files again is free."""
+    """Upload `files` (name in the artifact -> local file), then the manifest.
+
+    Files that are there already, whole, are not written again and keep the facts of their first writer.
+    """
+    if "manifest.json" in files:
+        raise ValueError("an artifact's own manifest.json takes that name")
     listing = {
         name: {"sha256": digest_file(path), "bytes": path.stat().st_size} for name, path in sorted(files.items())
     }
-    artifact = Artifact(kind, digest({name: entry["sha256"] for name, entry in listing.items()}), listing, facts or {})
-    manifest = f"{artifact.prefix}/manifest.json"
-    if store.exists(manifest) and not damage(store, artifact):
+    artifact = Artifact(kind, _digest(listing), listing, facts or {})
+    if is_whole(store, kind, artifact.digest):
         return load(store, kind, artifact.digest)
+    manifest = f"{artifact.prefix}/manifest.json"
     for name, path in files.items():
         store.upload(path, f"{artifact.prefix}/{name}")
     body = {"format": FORMAT, "digest": artifact.digest, "files": listing, "facts": artifact.facts}
-    store.put(manifest, json.dumps(body, indent=1, sort_keys=True).encode())
+    if store.create(manifest, data := json.dumps(body, indent=1, sort_keys=True).encode()):
+        return artifact
+    if is_whole(store, kind, artifact.digest):  # another writer was first: its facts stand
+        return load(store, kind, artifact.digest)
+    store.put(manifest, data)  # what stands there is damaged
     return artifact
 
 
@@ -62,23 +75,38 @@ def commit_folder(store: Store, kind: str, folder: Path, facts: dict[str, Any] |
 
 
 def load(store: Store, kind: str, artifact_digest: str) -> Artifact:
-    """The artifact of that digest. Raises NotFound when it was never finished, WrongInput when a newer one wrote it."""
+    """The artifact of that digest.
+
+    Raises NotFound when it was never finished, Damaged when its manifest was altered, WrongInput when a newer Slipway
+    wrote it.
+    """
     where = f"{kind}/{artifact_digest}/manifest.json"
-    body = json.loads(store.get(where))
+    data = store.get(where)
+    try:
+        body = json.loads(data)
+    except ValueError as error:
+        raise Damaged(f"{store.uri}: {where} is not JSON ({error}); run the step that makes it again") from error
     check_format(body, FORMAT, where)
-    return Artifact(kind, body["digest"], body["files"], body["facts"])
+    try:
+        if body["digest"] == artifact_digest == _digest(body["files"]):
+            return Artifact(kind, artifact_digest, body["files"], body["facts"])
+    except (KeyError, TypeError, AttributeError):
+        pass  # said below
+    raise Damaged(f"{store.uri}: {where} was altered; run the step that makes it again (slipway retrain)")
+
+
+def _digest(files: dict[str, dict[str, Any]]) -> str:
+    return digest({name: entry["sha256"] for name, entry in files.items()})
 
 
 def damage(store: Store, artifact: Artifact) -> str | None:
     """The first file that is missing or is not what the manifest says, as one phrase; None when all is whole."""
-    if artifact.digest != digest({name: entry["sha256"] for name, entry in artifact.files.items()}):
-        return f"{artifact.prefix}/manifest.json was altered"
     for name, entry in artifact.files.items():
         try:
             path = store.local_path(f"{artifact.prefix}/{name}")
         except NotFound:
             return f"{artifact.prefix}/{name} is missing"
-        if path.stat().st_size != entry["bytes"] or digest_file(path) != entry["sha256"]:
+        if digest_file(path) != entry["sha256"]:
             return f"{artifact.prefix}/{name} was altered"
     return None
 
@@ -86,23 +114,13 @@ def damage(store: Store, artifact: Artifact) -> str | None:
 def is_whole(store: Store, kind: str, artifact_digest: str) -> bool:
     try:
         return damage(store, load(store, kind, artifact_digest)) is None
-    except (NotFound, ValueError, KeyError):
+    except (NotFound, Damaged):
         return False
 
 
 def fetch(store: Store, artifact: Artifact) -> Path:
-    """A local folder with the artifact's files, verified. Raises SlipwayError when one is missing or altered."""
+    """A local folder with the artifact's files, verified. Raises Damaged when one is missing or altered."""
     found = damage(store, artifact)
     if found:
-        raise SlipwayError(f"{store.uri}: {found}; run the step that makes it again (slipway retrain)")
-    if isinstance(store, FolderStore):
-        return store.folder / artifact.prefix
-    folder = Path(tempfile.gettempdir()) / f"slipway-{os.getuid()}" / artifact.prefix
-    for name in artifact.files:
-        target = folder / name
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            aside = target.with_name(f".{target.name}.{os.getpid()}")
-            aside.write_bytes(store.get(f"{artifact.prefix}/{name}"))
-            os.replace(aside, target)
-    return folder
+        raise Damaged(f"{store.uri}: {found}; run the step that makes it again (slipway retrain)")
+    return store.local_folder(artifact.prefix, artifact.files)

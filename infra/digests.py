@@ -8,7 +8,9 @@ from typing import Any
 
 def canonical(value: Any) -> bytes:
     """Bytes that are equal when the value is: sorted keys, no spaces, UTF-8, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(
+        errors="surrogatepass"  # half a surrogate pair is legal in JSON and so in somebody's data
+    )
 
 
 def digest(value: Any) -> str:

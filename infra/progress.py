@@ -25,8 +25,10 @@ class Progress:
         self.total: float = 0
         self.note = ""
         self.started = time.monotonic()
+        self._first: tuple[float, float] | None = None  # (time, done) of the first update: a resumed run starts high
 
     def update(self, done: float, total: float = 0, note: str | None = None) -> None:
+        self._first = self._first or (time.monotonic(), done)
         self.done, self.total = done, total or self.total
         if note is not None:
             self.note = note
@@ -38,14 +40,21 @@ class Progress:
     def seconds(self) -> float:
         return time.monotonic() - self.started
 
+    def seconds_left(self) -> float | None:
+        """At the pace since the first update; None while that is too short a time to tell."""
+        if self._first is None or not self.total:
+            return None
+        passed, work = time.monotonic() - self._first[0], self.done - self._first[1]
+        return passed * (self.total - self.done) / work if passed > 3 and work > 0 else None
+
     def line(self) -> str:
         parts = [f"{self.name:<12}", f"{self.seconds:6.1f} s"]
         if self.total:
             share = min(self.done / self.total, 1.0)
             bar = "#" * round(20 * share)
             parts.append(f"[{bar:<20}] {self.done:,.0f}/{self.total:,.0f} {self.unit}".rstrip())
-            if 0 < share < 1 and self.seconds > 3:
-                parts.append(f"ETA {self.seconds / share - self.seconds:.0f} s")
+            if share < 1 and (seconds := self.seconds_left()) is not None:
+                parts.append(f"ETA {seconds:.0f} s")
         elif self.done:
             parts.append(f"{self.done:,.0f} {self.unit}".rstrip())
         if self.note:

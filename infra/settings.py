@@ -36,6 +36,9 @@ class Settings:
             value = getattr(self, name)
             if value and "://" not in value:
                 object.__setattr__(self, name, str(Path(value).expanduser().absolute()))
+        scheme, slashes, path = self.tracking_uri.partition("sqlite:///")
+        if slashes and not scheme and not path.startswith("/"):
+            object.__setattr__(self, "tracking_uri", f"sqlite:///{Path(path).absolute()}")
         if not 0 < self.cpus_per_worker < float("inf"):
             raise WrongInput(f"setting cpus_per_worker: {self.cpus_per_worker:g} is out of range; write more than 0")
 

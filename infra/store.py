@@ -8,14 +8,17 @@ writer's own (a nonce, a time, a content digest) wherever two writers must not b
 
 import os
 import shutil
-import tempfile
+import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 from infra.errors import SlipwayError, WrongInput
+
+ASIDE = ".aside-"
+"""How the names of unfinished files start."""
 
 
 class NotFound(KeyError):
@@ -23,7 +26,7 @@ class NotFound(KeyError):
 
 
 class Store(ABC):
-    """Keys are `/`-separated relative paths; values are bytes."""
+    """Keys are `/`-separated relative paths; values are bytes. Raises WrongInput for a key that leaves the store."""
 
     uri: str
 
@@ -58,6 +61,17 @@ class Store(ABC):
     def local_path(self, key: str) -> Path:
         """A file on this machine with the object's bytes (read-only: it may be the object). Raises NotFound."""
 
+    @abstractmethod
+    def local_folder(self, prefix: str, names: Iterable[str]) -> Path:
+        """A folder on this machine that shows `prefix/name` as `name`. Raises NotFound when one is missing."""
+
+
+def checked(key: str) -> str:
+    """The key, or prefix of keys. Raises WrongInput for one that leaves the store: keys hold names that users type."""
+    if key.startswith("/") or ".." in key.split("/") or "\0" in key:
+        raise WrongInput(f"name {key!r}: leads out of the object store; leave out '..', a leading '/' and NUL")
+    return key
+
 
 class FolderStore(Store):
     """Objects as files. An object is written aside, fsynced, and renamed (put) or hard-linked (create) into place."""
@@ -67,22 +81,25 @@ class FolderStore(Store):
         self.uri = self.folder.as_uri()
 
     def _path(self, key: str) -> Path:
-        path = self.folder / key
-        if not key or key.startswith("/") or ".." in Path(key).parts:
-            raise ValueError(f"object key {key!r} leaves the store")
-        return path
+        if not key:
+            raise ValueError("an object needs a key")
+        return self.folder / checked(key)
 
-    def _aside(self, path: Path, data: bytes | Path) -> str:
+    def _refusal(self, error: OSError, doing: str) -> WrongInput:
+        return WrongInput(
+            f"store {self.folder}: cannot {doing} ({error.strerror}); "
+            "make it readable and writable or set SLIPWAY_STORE to a folder or s3:// address that is"
+        )
+
+    def _aside(self, path: Path, data: bytes | Path) -> Path:
+        aside = path.with_name(f"{ASIDE}{uuid.uuid4().hex}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, aside = tempfile.mkstemp(prefix=".aside-", dir=path.parent)
+            file = open(aside, "xb")  # noqa: SIM115 (closed below; not tempfile: its mode 600 overrules the umask)
         except OSError as error:
-            raise WrongInput(
-                f"workspace store {self.folder}: cannot write ({error.strerror}); "
-                "make it writable or set SLIPWAY_STORE to a folder or s3:// address that is"
-            ) from error
+            raise self._refusal(error, "write") from error
         try:
-            with os.fdopen(handle, "wb") as file:
+            with file:
                 if isinstance(data, Path):
                     with open(data, "rb") as source:
                         shutil.copyfileobj(source, file, 1 << 20)
@@ -90,10 +107,11 @@ class FolderStore(Store):
                     file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(aside, 0o644)  # mkstemp's 600 would hide the workspace from a team's other accounts
-        except OSError as error:
-            os.unlink(aside)
-            raise SlipwayError(f"workspace store {self.folder}: {error.strerror} while writing {path.name}") from error
+        except BaseException as error:
+            aside.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise SlipwayError(f"store {self.folder}: {error.strerror} while writing {path.name}") from error
+            raise
         return aside
 
     def get(self, key: str) -> bytes:
@@ -101,6 +119,8 @@ class FolderStore(Store):
             return self._path(key).read_bytes()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise NotFound(key) from None
+        except OSError as error:
+            raise self._refusal(error, f"read {key}") from error
 
     def put(self, key: str, data: bytes) -> None:
         path = self._path(key)
@@ -109,27 +129,29 @@ class FolderStore(Store):
     def create(self, key: str, data: bytes) -> bool:
         path = self._path(key)
         if path.exists():
-            return path.read_bytes() == data
+            return self.get(key) == data
         aside = self._aside(path, data)
         try:
             os.link(aside, path)  # the atomic create-if-absent of a POSIX folder, NFS included
             return True
         except FileExistsError:
-            return path.read_bytes() == data
+            return self.get(key) == data
+        except OSError as error:
+            raise self._refusal(error, "make the hard link that commits an entry") from error
         finally:
-            os.unlink(aside)
+            aside.unlink()
 
     def exists(self, key: str) -> bool:
         return self._path(key).is_file()
 
     def list(self, prefix: str, after: str = "") -> Iterator[str]:
-        root = self.folder / (prefix if prefix.endswith("/") else prefix.rpartition("/")[0])
+        root = self.folder / (checked(prefix) if prefix.endswith("/") else checked(prefix).rpartition("/")[0])
         keys = []
         for folder, _, names in os.walk(root):
             relative = Path(folder).relative_to(self.folder).as_posix()
             for name in names:
                 key = name if relative == "." else f"{relative}/{name}"
-                if key.startswith(prefix) and key > after and not name.startswith(".aside-"):
+                if key.startswith(prefix) and key > after and not name.startswith(ASIDE):
                     keys.append(key)
         return iter(sorted(keys))
 
@@ -146,6 +168,11 @@ class FolderStore(Store):
             raise NotFound(key)
         return path
 
+    def local_folder(self, prefix: str, names: Iterable[str]) -> Path:
+        for name in names:
+            self.local_path(f"{prefix}/{name}")
+        return self._path(prefix)
+
 
 class S3Store(Store):
     """Objects in a bucket, through boto3; `cache` holds downloads, named by key and ETag."""
@@ -153,20 +180,32 @@ class S3Store(Store):
     def __init__(self, bucket: str, prefix: str, cache: Path):
         import boto3
         from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
 
         self.bucket, self.prefix, self.cache = bucket, prefix.strip("/"), cache
         self.uri = f"s3://{bucket}/{self.prefix}".rstrip("/")
         # Endpoint, region and keys come from boto3's own chain (AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID, ~/.aws).
-        self.client = boto3.client("s3", config=Config(retries={"max_attempts": 8, "mode": "adaptive"}))
+        try:
+            self.client = boto3.client("s3", config=Config(retries={"max_attempts": 8, "mode": "adaptive"}))
+        except (BotoCoreError, ValueError) as error:
+            raise WrongInput(f"store {self.uri}: {error}; check the AWS_* settings in use") from error
+        self._bucket_seen = False
 
     def _key(self, key: str) -> str:
+        checked(key)
         return f"{self.prefix}/{key}" if self.prefix else key
 
     def _translate(self, error: Exception, key: str) -> Exception:
-        from botocore.exceptions import ClientError
+        from botocore.exceptions import ClientError, NoCredentialsError, ParamValidationError, PartialCredentialsError
 
+        if isinstance(error, NoCredentialsError | PartialCredentialsError):
+            return WrongInput(f"store {self.uri}: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        if isinstance(error, ParamValidationError):
+            return WrongInput(f"store {self.uri}: {error}; change SLIPWAY_STORE")
         if isinstance(error, ClientError):
             code = error.response.get("Error", {}).get("Code", "")
+            if code == "404" and not self._bucket_exists():
+                code = "NoSuchBucket"  # the answer to a HEAD has no body that could tell a missing bucket from a key
             if code in ("NoSuchKey", "404", "NotFound"):
                 return NotFound(key)
             if code == "NoSuchBucket":
@@ -174,6 +213,17 @@ class S3Store(Store):
             if code in ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
                 return WrongInput(f"store {self.uri}: access refused ({code}); check the AWS credentials in use")
         return SlipwayError(f"store {self.uri}: {error} (object {key})")
+
+    def _bucket_exists(self) -> bool:
+        from botocore.exceptions import ClientError
+
+        if not self._bucket_seen:
+            try:
+                self.client.head_bucket(Bucket=self.bucket)
+            except ClientError as error:
+                return error.response.get("Error", {}).get("Code", "") != "404"
+            self._bucket_seen = True
+        return True
 
     def _call(self, operation: str, key: str, **arguments: object) -> dict:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -184,7 +234,12 @@ class S3Store(Store):
             raise self._translate(error, key) from error
 
     def get(self, key: str) -> bytes:
-        return self._call("get_object", key)["Body"].read()
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            return self._call("get_object", key)["Body"].read()
+        except BotoCoreError as error:  # the connection was lost in the middle of the body
+            raise self._translate(error, key) from error
 
     def put(self, key: str, data: bytes) -> None:
         self._call("put_object", key, Body=data)
@@ -192,7 +247,7 @@ class S3Store(Store):
     def create(self, key: str, data: bytes) -> bool:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        for _ in range(8):
+        for attempt in range(8):
             try:
                 self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
                 return True
@@ -200,8 +255,9 @@ class S3Store(Store):
                 status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
                 if status == 412:  # ours if the answer to our own first try was lost: the bytes settle it
                     return self.get(key) == data
-                if status != 409:  # 409: two conditional writes met; try again
+                if status != 409:
                     raise self._translate(error, key) from error
+                time.sleep(0.05 * 2**attempt)  # 409: two conditional writes met; try again
             except BotoCoreError as error:
                 raise self._translate(error, key) from error
         raise SlipwayError(f"store {self.uri}: object {key} kept answering 409; try again later")
@@ -231,30 +287,59 @@ class S3Store(Store):
 
     def upload(self, path: Path, key: str) -> None:
         from boto3.exceptions import S3UploadFailedError
+        from botocore.exceptions import BotoCoreError
 
         try:
             self.client.upload_file(str(path), self.bucket, self._key(key))
         except S3UploadFailedError as error:
-            raise SlipwayError(f"store {self.uri}: {error}") from error
+            cause = error.__context__ if isinstance(error.__context__, Exception) else error  # what the server said
+            raise self._translate(cause, key) from error
+        except BotoCoreError as error:
+            raise self._translate(error, key) from error
 
     def local_path(self, key: str) -> Path:
-        tag = self._call("head_object", key)["ETag"].strip('"')
-        path = self.cache / tag / Path(key).name
-        if not path.is_file():
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        head = self._call("head_object", key)
+        path = self.cache / "objects" / head["ETag"].strip('"') / Path(key).name
+        if not path.is_file() or path.stat().st_size != head["ContentLength"]:  # a crash may leave a cached file short
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f".aside-{uuid.uuid4().hex}")
-            self.client.download_file(self.bucket, self._key(key), str(aside))
-            os.replace(aside, path)
+            aside = path.with_name(f"{ASIDE}{uuid.uuid4().hex}")
+            try:
+                self.client.download_file(self.bucket, self._key(key), str(aside))
+                os.replace(aside, path)
+            except (ClientError, BotoCoreError) as error:
+                raise self._translate(error, key) from error
+            finally:
+                aside.unlink(missing_ok=True)
         return path
+
+    def local_folder(self, prefix: str, names: Iterable[str]) -> Path:
+        folder = self.cache / "folders" / checked(prefix)
+        for name in names:
+            source = self.local_path(f"{prefix}/{name}")
+            target = folder / checked(name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            aside = target.with_name(f"{ASIDE}{uuid.uuid4().hex}")
+            aside.symlink_to(source)  # set anew each time: what the folder shows is what the store holds now
+            os.replace(aside, target)
+        return folder
 
 
 def open_store(uri: str, cache: Path | None = None) -> Store:
-    """The store at a folder path, `file://` or `s3://bucket/prefix`. Raises WrongInput for any other scheme."""
+    """The store at a folder path, `file://` or `s3://bucket/prefix`. Raises WrongInput for any other scheme.
+
+    `cache` keeps what S3 holds and a library wants as files; by default the account's own, never the shared /tmp.
+    """
     parts = urlparse(uri)
     if parts.scheme == "s3":
-        return S3Store(parts.netloc, parts.path, cache or Path(tempfile.gettempdir()) / "slipway-cache")
+        if not parts.netloc:
+            raise WrongInput(f"SLIPWAY_STORE: '{uri}' names no bucket; write s3://BUCKET/PREFIX")
+        return S3Store(parts.netloc, parts.path, cache or Path.home() / ".cache" / "slipway")
     if parts.scheme == "file":
+        if parts.netloc not in ("", "localhost") or not parts.path:
+            raise WrongInput(f"SLIPWAY_STORE: '{uri}' is not a path on this machine; write file:///FOLDER")
         return FolderStore(Path(unquote(parts.path)))
     if not parts.scheme:
-        return FolderStore(Path(uri))
+        return FolderStore(Path(uri).expanduser())
     raise WrongInput(f"SLIPWAY_STORE: scheme '{parts.scheme}' of '{uri}' is unknown; use a folder, file:// or s3://")

@@ -54,6 +54,7 @@ def s3_store(s3_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
     }.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # boto3 keeps the credentials it found first
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
     store = S3Store(bucket, "team/slipway", tmp_path / "cache")
     store.client.create_bucket(Bucket=bucket)

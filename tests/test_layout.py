@@ -109,8 +109,7 @@ def test_environment_is_read_by_the_settings_alone():
         if file == "infra/settings.py":
             continue
         for node in ast.walk(tree):
-            attribute = isinstance(node, ast.Attribute) and node.attr in ENVIRONMENT
-            if attribute and isinstance(node.value, ast.Name) and node.value.id == "os":
+            if isinstance(node, ast.Attribute) and node.attr in ENVIRONMENT and ast.unparse(node.value) == "os":
                 wrong.append(f"{file}:{node.lineno} uses os.{node.attr}")
             if isinstance(node, ast.ImportFrom) and node.module == "os":
                 wrong += [f"{file}:{node.lineno} imports os.{a.name}" for a in node.names if a.name in ENVIRONMENT]
