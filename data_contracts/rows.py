@@ -1,0 +1,232 @@
+"""Rows: cast to the contract's types, and named by what they hold.
+
+A row's id is SHA-256 over its values after the cast, and for the second, third ... equal row over that and its
+occurrence number. It is the same from CSV, JSONL and Parquet, in any batch size, on any machine. A row that cannot
+be cast or parsed is named by its raw values or bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import date, datetime, time, timezone
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from data_contracts.contract import Column, Contract
+
+
+def arrow_type(name: str) -> "pa.DataType":
+    import pyarrow as pa
+
+    if name == "timestamp":
+        return pa.timestamp("us", tz="UTC")
+    return getattr(pa, {"double": "float64", "float": "float32", "bool": "bool_"}.get(name, name))()
+
+
+def schema_of(contract: "Contract") -> "pa.Schema":
+    import pyarrow as pa
+
+    return pa.schema([(column.name, arrow_type(column.arrow)) for column in contract.columns])
+
+
+def cast(batch: "pa.RecordBatch", contract: "Contract") -> "tuple[pa.RecordBatch, dict[int, tuple[str, str]]]":
+    """The batch in the contract's types, and of the rows that do not fit: row -> (column, what is wrong).
+
+    In the returned batch such a row's value is null. Raises WrongInput only through the caller: every column of the
+    contract must be there.
+    """
+    import pyarrow as pa
+
+    columns, faults = [], {}
+    for column in contract.columns:
+        values, wrong = _cast_column(batch.column(column.name), column, contract.nulls)
+        columns.append(values)
+        for row, problem in wrong.items():
+            faults.setdefault(row, (column.name, problem))
+    return pa.record_batch(columns, schema=schema_of(contract)), faults
+
+
+def _cast_column(values: "pa.Array", column: "Column", nulls: tuple[str, ...]) -> "tuple[pa.Array, dict[int, str]]":
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    target = arrow_type(column.arrow)
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if pa.types.is_floating(values.type):
+        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+    try:
+        text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+        if text:
+            if nulls:
+                values = pc.if_else(pc.is_in(values, pa.array(nulls, values.type)), pa.scalar(None, values.type), values)
+            if column.arrow == "string":
+                return pc.utf8_normalize(values.cast(pa.string()), form="NFC"), {}
+            values = pc.utf8_trim_whitespace(values)
+            if column.arrow in ("float", "double"):
+                # By way of float64: a float32 file and its CSV must agree.
+                values = values.cast(pa.float64())
+                values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
+            elif column.arrow == "timestamp":
+                raise pa.ArrowInvalid("zones differ from row to row")
+        elif pa.types.is_floating(values.type) and column.arrow == "bool":
+            raise pa.ArrowInvalid("0.5 is no truth value")
+        elif column.arrow == "string" and not pa.types.is_integer(values.type):
+            raise pa.ArrowInvalid("Python's text of a number is the shortest that gives it back")
+        elif column.arrow == "timestamp" and pa.types.is_timestamp(values.type):
+            if values.type.tz is None:
+                values = pc.assume_timezone(values.cast(pa.timestamp("us")), "UTC")
+        cast_values = values.cast(target, safe=column.arrow not in ("float", "double"))
+        if column.arrow in ("float", "double"):
+            cast_values = pc.add(cast_values, pa.scalar(0.0, target))  # -0.0 is 0.0
+        return cast_values, {}
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        return _cast_each(values, column, target)
+
+
+def _cast_each(values: "pa.Array", column: "Column", target: "pa.DataType") -> "tuple[pa.Array, dict[int, str]]":
+    """Value by value, to find those that do not fit."""
+    import pyarrow as pa
+
+    read = _READERS[column.type]
+    good: list[Any] = []
+    faults = {}
+    for row, value in enumerate(values.to_pylist()):
+        try:
+            scalar = None if value is None else pa.scalar(read(value), target)
+        except (ValueError, TypeError, ArithmeticError, InvalidOperation, pa.ArrowException, OverflowError):
+            scalar = None
+            shown = str(value) if len(str(value)) <= 60 else f"{str(value)[:57]}..."
+            faults[row] = f"'{shown}' is not {_article(column)}"
+        good.append(None if scalar is None else scalar.as_py())
+    return pa.array(good, target), faults
+
+
+def _article(column: "Column") -> str:
+    width = "" if column.arrow in ("string", "bool", "timestamp", "date32", "int64", "double") else f" ({column.arrow})"
+    name = {"integer": "an integer", "boolean": "true or false", "string": "text"}.get(column.type, f"a {column.type}")
+    return name + width
+
+
+def _read_integer(value: Any) -> int:
+    if isinstance(value, bool):
+        return int(value)
+    number = Decimal(value if isinstance(value, (str, int, Decimal)) else repr(value))
+    if number.adjusted() > 40 or number != number.to_integral_value():
+        raise ValueError(value)
+    return int(number)
+
+
+def _read_number(value: Any) -> float | None:
+    number = float(value)
+    return None if number != number else number + 0.0
+
+
+def _read_boolean(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}[str(value).strip().lower()]
+
+
+def _read_string(value: Any) -> str:
+    import unicodedata
+
+    if isinstance(value, bytes):
+        value = value.decode()
+    if isinstance(value, (list, dict)):
+        raise ValueError(value)
+    return unicodedata.normalize("NFC", ("true" if value else "false") if isinstance(value, bool) else str(value))
+
+
+def _read_date(value: Any) -> date:
+    if isinstance(value, datetime):
+        if value.time() != time(0):
+            raise ValueError(value)
+        return value.date()
+    return value if isinstance(value, date) else date.fromisoformat(str(value).strip())
+
+
+def _read_timestamp(value: Any) -> datetime:
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value).strip())
+    return moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "integer": _read_integer,
+    "number": _read_number,
+    "boolean": _read_boolean,
+    "string": _read_string,
+    "date": _read_date,
+    "timestamp": _read_timestamp,
+}
+
+
+def as_text(values: "pa.ChunkedArray | pa.Array") -> list[str | None]:
+    """Each value of a cast column as text that says it exactly: floats and times by their bits."""
+    import pyarrow as pa
+
+    if pa.types.is_string(values.type):
+        return values.to_pylist()
+    return _exact(values).cast(pa.string()).to_pylist()
+
+
+def _exact(values: Any) -> Any:
+    import pyarrow as pa
+
+    if pa.types.is_floating(values.type):
+        bits = pa.int32() if values.type.bit_width == 32 else pa.int64()
+    elif pa.types.is_date32(values.type):
+        bits = pa.int32()
+    elif pa.types.is_timestamp(values.type):
+        bits = pa.int64()
+    else:
+        return values
+    if isinstance(values, pa.ChunkedArray):
+        return pa.chunked_array([chunk.view(bits) for chunk in values.chunks], bits)
+    return values.view(bits)
+
+
+def encode(batch: "pa.RecordBatch") -> list[bytes]:
+    """One byte string a row, different for rows that differ: `length:text` of each value, `-` for null."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    parts = []
+    for column in batch.columns:
+        text = _exact(column).cast(pa.string())
+        length = pc.binary_length(text).cast(pa.string())
+        parts.append(pc.fill_null(pc.binary_join_element_wise(length, text, ":"), "-"))
+    return pc.binary_join_element_wise(*parts, ",").cast(pa.binary()).to_pylist()
+
+
+class RowIds:
+    """Hands out row ids, counting equal rows over all batches of a dataset."""
+
+    def __init__(self) -> None:
+        self.seen: dict[bytes, int] = {}
+
+    def of(self, batch: "pa.RecordBatch") -> list[str]:
+        return [self._next(b"row" + row) for row in encode(batch)]
+
+    def of_raw(self, raw: bytes) -> str:
+        """The id of a row that could not be parsed."""
+        return self._next(b"raw" + raw)
+
+    def of_values(self, values: dict[str, Any]) -> str:
+        """The id of a row that was parsed and could not be cast."""
+        text = json.dumps({name: None if value is None else str(value) for name, value in values.items()}, sort_keys=True)
+        return self._next(b"values" + text.encode())
+
+    def _next(self, content: bytes) -> str:
+        digest = hashlib.sha256(content)
+        key = digest.digest()
+        occurrence = self.seen.get(key, 0)
+        self.seen[key] = occurrence + 1
+        if occurrence:
+            digest = hashlib.sha256(key + b"#%d" % occurrence)
+        return digest.hexdigest()

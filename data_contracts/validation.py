@@ -1,0 +1,316 @@
+"""Great Expectations, and nothing else of it anywhere: a contract's rules as a suite, run once over whole columns.
+
+A rule is never run per batch (uniqueness and means come out wrong) and only the columns that some rule names are
+held in memory. A rule that could not be checked has failed: `success` alone does not say so, `exception_info` does.
+Nothing a contract says is evaluated as code: row conditions and queries are refused when it is read.
+"""
+
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from infra.errors import SlipwayError, WrongInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from data_contracts.contract import Column, Contract
+
+FORMAT = 1
+SHOWN_VALUES = 20
+"""Failing values that validation.json keeps of each rule; the rows themselves are in quarantine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    field: str
+    """Column, or "table"."""
+    name: str
+    expectation: str
+    kwargs: dict[str, Any]
+    severity: str
+    sentence: str
+    """What a row that fails does wrong: "is null but required"."""
+    tolerance: tuple[str, Any, str] | None = None
+    """(operator, bound, unit) of an ODCS metric that allows some failing rows."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.field}:{self.name}"
+
+
+@dataclass
+class Findings:
+    rows: dict[int, list[tuple[str, str]]] = field(default_factory=dict)
+    """Row index -> (rule, reason) for each rule of severity error that it fails."""
+    refusals: list[str] = field(default_factory=list)
+    """Why no version may come of this."""
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+    """Rules of severity warning that failed: rule, reason, rows."""
+    report: dict[str, Any] = field(default_factory=dict)
+    """validation.json: Great Expectations' result format."""
+
+
+def rules_of(contract: "Contract") -> list[Rule]:
+    """Every rule of a contract: what its schema says of each column, then its quality rules."""
+    rules = [rule for column in contract.columns for rule in _schema_rules(column)]
+    for column in contract.columns:
+        rules += [_quality_rule(rule, column.name) for rule in column.quality]
+    rules += [_quality_rule(rule, None) for rule in contract.quality]
+    return rules
+
+
+def _schema_rules(column: "Column") -> list[Rule]:
+    found = []
+
+    def add(name: str, expectation: str, sentence: str, **kwargs: Any) -> None:
+        kwargs["column"] = column.name
+        found.append(Rule(field=column.name, name=name, expectation=expectation, kwargs=kwargs,
+                          severity=column.severity, sentence=sentence))
+
+    options = column.options
+    if column.required:
+        add("required", "expect_column_values_to_not_be_null", "is null but required")
+    if column.unique:
+        add("unique", "expect_column_values_to_be_unique", "is there more than once but unique")
+    if column.enum:
+        shown = ", ".join(str(value) for value in column.enum[:8]) + (" ..." if len(column.enum) > 8 else "")
+        add("enum", "expect_column_values_to_be_in_set", f"is none of {shown}", value_set=list(column.enum))
+    low, high = options.get("minLength"), options.get("maxLength")
+    if low is not None or high is not None:
+        add("length", "expect_column_value_lengths_to_be_between", f"has not {_between(low, high)} characters",
+            min_value=low, max_value=high)
+    if "pattern" in options:
+        # ODCS patterns are JSON schema's: they may match anywhere; GX matches at the start.
+        add("pattern", "expect_column_values_to_match_regex", f"does not match {options['pattern']}",
+            regex=options["pattern"])
+    low = options.get("minimum", options.get("exclusiveMinimum"))
+    high = options.get("maximum", options.get("exclusiveMaximum"))
+    if low is not None or high is not None:
+        add("range", "expect_column_values_to_be_between", f"is not {_between(low, high)}",
+            min_value=_bound(low, column), max_value=_bound(high, column),
+            strict_min="exclusiveMinimum" in options, strict_max="exclusiveMaximum" in options)
+    return found
+
+
+def _between(low: Any, high: Any) -> str:
+    if low is None:
+        return f"at most {high}"
+    return f"at least {low}" if high is None else f"{low} to {high}"
+
+
+def _bound(value: Any, column: "Column") -> Any:
+    if value is None or column.type not in ("date", "timestamp"):
+        return value
+    import pandas as pd
+
+    try:
+        moment = pd.Timestamp(value)
+    except ValueError:
+        raise WrongInput(f"contract: schema.properties.{column.name}: bound '{value}' is no {column.type}") from None
+    return (moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")).to_pydatetime()
+
+
+def _quality_rule(rule: dict[str, Any], column: str | None) -> Rule:
+    where = column or "table"
+    if rule["kind"] == "expectation":
+        kwargs = dict(rule["kwargs"])
+        if column is not None and "column" not in kwargs and rule["type"].startswith("expect_column_"):
+            kwargs["column"] = column
+        return Rule(field=where, name=rule["name"], expectation=rule["type"], kwargs=kwargs, severity=rule["severity"],
+                    sentence=f"fails {rule['name']}")
+    metric, arguments = rule["metric"], rule["arguments"]
+    bound, operator = rule["bound"], rule["operator"]
+    per_row = (operator, bound) in (("mustBe", 0), ("mustBeLessOrEqualTo", 0)) or (
+        operator == "mustBeLessThan" and rule["unit"] == "rows" and 0 < bound <= 1
+    )
+    tolerance = None if per_row else (operator, bound, rule["unit"])
+    kwargs = {"column": column}
+    if metric == "rowCount":
+        return Rule(field=where, name=rule["name"], expectation="expect_table_row_count_to_be_between",
+                    kwargs={"min_value": 0}, severity=rule["severity"], sentence="", tolerance=(operator, bound, "rows"))
+    if metric == "duplicateValues":
+        columns = arguments.get("properties") or ([column] if column else [])
+        if not columns:
+            raise WrongInput(f"contract: quality rule {rule['name']}: duplicateValues of a table needs arguments.properties")
+        expectation = "expect_column_values_to_be_unique"
+        kwargs = {"column": columns[0]}
+        if len(columns) > 1:
+            expectation, kwargs = "expect_compound_columns_to_be_unique", {"column_list": columns}
+        sentence = "is there more than once"
+    elif column is None:
+        raise WrongInput(f"contract: quality rule {rule['name']}: {metric} is of a column; move it below one")
+    elif metric == "nullValues":
+        expectation, sentence = "expect_column_values_to_not_be_null", "is null"
+    elif metric == "missingValues":
+        expectation, sentence = "expect_column_values_to_not_be_in_set", "stands for a missing value"
+        kwargs["value_set"] = [value for value in arguments.get("missingValues", ["", "N/A", "n/a"]) if value is not None]
+    elif "validValues" in arguments:
+        expectation, sentence = "expect_column_values_to_be_in_set", "is not one of the valid values"
+        kwargs["value_set"] = arguments["validValues"]
+    else:
+        expectation, sentence = "expect_column_values_to_match_regex", f"does not match {arguments['pattern']}"
+        kwargs["regex"] = arguments["pattern"]
+    return Rule(field=where, name=rule["name"], expectation=expectation, kwargs=kwargs, severity=rule["severity"],
+                sentence=sentence, tolerance=tolerance)
+
+
+def _columns_of(rules: list[Rule], contract: "Contract") -> list[str]:
+    """The columns that the rules name, in any argument."""
+    named: set[str] = set()
+    for rule in rules:
+        for key, value in rule.kwargs.items():
+            if key.startswith("column"):
+                named.update([value] if isinstance(value, str) else value)
+    for name in named:
+        contract_names = [column.name for column in contract.columns]
+        if name not in contract_names:
+            from infra.errors import choices
+
+            raise WrongInput(f"contract {contract.path}: quality: column '{name}' is not in the schema; "
+                             f"{choices(name, contract_names)}")
+    return [column.name for column in contract.columns if column.name in named]
+
+
+def validate(table: "pa.Table", contract: "Contract") -> Findings:
+    """Run every rule of the contract over the whole table of cast rows."""
+    rules = rules_of(contract)
+    findings = Findings()
+    if not rules:
+        findings.report = {"format": FORMAT, "success": True, "results": [], "statistics": {}, "meta": {}}
+        return findings
+    results, version = _run(rules, table, _columns_of(rules, contract), contract)
+    for rule, result in zip(rules, results, strict=True):
+        result["success"] = _judge(rule, result, table.num_rows, findings)
+        result["meta"] = {"rule": rule.key, "severity": rule.severity}
+        for key in ("unexpected_list", "unexpected_index_list", "unexpected_index_query"):
+            result["result"].pop(key, None)
+    passed = sum(result["success"] for result in results)
+    findings.report = {
+        "format": FORMAT,
+        "success": passed == len(results),
+        "results": results,
+        "suite_name": contract.name,
+        "statistics": {
+            "evaluated_expectations": len(results),
+            "successful_expectations": passed,
+            "unsuccessful_expectations": len(results) - passed,
+            "success_percent": 100 * passed / len(results),
+        },
+        "meta": {"great_expectations_version": version, "rows": table.num_rows},
+    }
+    return findings
+
+
+def _run(rules: list[Rule], table: "pa.Table", columns: list[str], contract: "Contract") -> tuple[list[dict[str, Any]], str]:
+    """Great Expectations' result of each rule, in the rules' order."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import great_expectations as gx
+        import pandas as pd
+        import pyarrow as pa
+        from great_expectations.data_context.types.base import ProgressBarsConfig
+        from great_expectations.expectations.registry import get_expectation_impl
+        from pydantic.v1 import ValidationError
+
+        suite = []
+        for number, rule in enumerate(rules):
+            kwargs = {key: value for key, value in rule.kwargs.items() if value is not None}
+            try:
+                suite.append(get_expectation_impl(rule.expectation)(**kwargs, meta={"rule": number}))
+            except (ValidationError, TypeError, ValueError) as error:
+                problem = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("kwargs",), "msg": error}
+                place = ".".join(str(part) for part in problem["loc"])
+                raise WrongInput(f"contract {contract.path}: {rule.field}: {rule.expectation}: {place}: {problem['msg']}") from None
+        # Nullable types only where a null would turn integers into floats and make neighbours of 2**53 equal.
+        nullable = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype(), pa.int32(): pd.Int32Dtype(),
+                    pa.uint32(): pd.UInt32Dtype()}
+        holed = {name for name in columns if table.column(name).null_count}
+        frame = pd.DataFrame(index=range(table.num_rows))
+        for name in columns:
+            values = table.column(name)
+            if pa.types.is_date32(values.type):
+                values = values.cast(pa.timestamp("us", tz="UTC"))
+            frame[name] = values.to_pandas(types_mapper=nullable.get if name in holed else None)
+        context = gx.get_context(mode="ephemeral")
+        context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        asset = context.data_sources.add_pandas("rows").add_dataframe_asset(contract.name)
+        batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
+        outcome = batch.validate(
+            gx.ExpectationSuite(name=contract.name, expectations=suite),
+            result_format={"result_format": "COMPLETE", "partial_unexpected_count": SHOWN_VALUES},
+        ).to_json_dict()
+    by_rule = {result["expectation_config"]["meta"]["rule"]: result for result in outcome["results"]}
+    if set(by_rule) != set(range(len(rules))):
+        raise SlipwayError(f"Great Expectations answered {len(by_rule)} of {len(rules)} rules; report this with the contract")
+    return [by_rule[number] for number in range(len(rules))], gx.__version__
+
+
+def _judge(rule: Rule, result: dict[str, Any], num_rows: int, findings: Findings) -> bool:
+    """Whether the rule holds; what it finds goes into `findings`."""
+    body = result["result"]
+    exception = _exception(result.get("exception_info") or {})
+    failing = body.get("unexpected_index_list")
+    values = body.get("unexpected_list") or []
+    # Rules about groups of columns list the row of each failing value; sums and counts have no rows.
+    count = body.get("unexpected_count", body.get("observed_value"))
+    if exception is None and failing is None and (count is None if rule.tolerance else not result["success"] and not body):
+        exception = "Great Expectations gave no result"
+    if exception is not None:
+        reason = f"{rule.key}: could not be checked ({exception})"
+        if rule.severity == "error":
+            findings.refusals.append(reason)
+        else:
+            findings.warnings.append({"rule": rule.key, "reason": reason, "rows": 0})
+        return False
+    if rule.tolerance is not None:
+        operator, bound, unit = rule.tolerance
+        observed = 100 * count / max(num_rows, 1) if unit == "percent" else count
+        if _holds(observed, operator, bound):
+            return True
+        reason = f"{rule.key}: {observed:g} {unit}, {operator} {bound}"
+    elif failing:
+        stated = "mostly" in rule.kwargs and not result["success"]
+        if rule.severity == "error":
+            for row, value in zip(failing, values, strict=False):
+                shown = f"'{str(value)[:60]}' " if rule.name != "required" and not isinstance(value, dict) else ""
+                findings.rows.setdefault(int(row), []).append((rule.key, f"{rule.field}: {shown}{rule.sentence}"))
+            if not stated:
+                return False
+        reason = f"{rule.key}: {len(failing):,} of {num_rows:,} rows: {rule.field} {rule.sentence}"
+    elif result["success"]:
+        return True
+    else:
+        reason = f"{rule.key}: observed {body.get('observed_value')!r}, {_limits(rule)}"
+    if rule.severity == "error":
+        findings.refusals.append(reason)
+    else:
+        findings.warnings.append({"rule": rule.key, "reason": reason, "rows": len(failing or ())})
+    return False
+
+
+def _limits(rule: Rule) -> str:
+    return f"{rule.expectation} " + ", ".join(f"{key}={value}" for key, value in rule.kwargs.items())
+
+
+def _exception(info: dict[str, Any]) -> str | None:
+    """The message of what was raised while a rule was checked; GX nests it by metric, or not."""
+    if info.get("raised_exception"):
+        return str(info.get("exception_message"))[:200]
+    for nested in info.values():
+        if isinstance(nested, dict) and nested.get("raised_exception"):
+            return str(nested.get("exception_message"))[:200]
+    return None
+
+
+def _holds(observed: float, operator: str, bound: Any) -> bool:
+    return {
+        "mustBe": lambda: observed == bound,
+        "mustNotBe": lambda: observed != bound,
+        "mustBeGreaterThan": lambda: observed > bound,
+        "mustBeGreaterOrEqualTo": lambda: observed >= bound,
+        "mustBeLessThan": lambda: observed < bound,
+        "mustBeLessOrEqualTo": lambda: observed <= bound,
+        "mustBeBetween": lambda: bound[0] <= observed <= bound[1],
+        "mustNotBeBetween": lambda: not bound[0] <= observed <= bound[1],
+    }[operator]()
