@@ -31,7 +31,10 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 
 ARROW_TYPES = {
     "string": {"": "string"},
-    "integer": {"": "int64", **{f"{kind[0]}{bits}": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}},
+    "integer": {
+        "": "int64",
+        **{f"{kind[0]}{bits}": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
+    },
     "number": {"": "double", "f32": "float", "f64": "double"},
     "boolean": {"": "bool"},
     "date": {"": "date32"},
@@ -133,7 +136,9 @@ def load_contract(path_or_name: str) -> Contract:
         if path_or_name in shipped():
             path = CONTRACTS / f"{path_or_name}{SUFFIX}"
         else:
-            raise WrongInput(f"contract {path_or_name}: no such file or shipped contract; {choices(path_or_name, shipped())}")
+            raise WrongInput(
+                f"contract {path_or_name}: no such file or shipped contract; {choices(path_or_name, shipped())}"
+            )
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -244,11 +249,15 @@ class _Reader:
             raise self.wrong(where, "is the name of Slipway's own column; rename it in the data")
         kind = entry.get("logicalType")
         if kind not in ARROW_TYPES:
-            raise self.wrong(where, f"logicalType {kind!r} is not one that rows can have; {choices(str(kind), ARROW_TYPES)}")
+            raise self.wrong(
+                where, f"logicalType {kind!r} is not one that rows can have; {choices(str(kind), ARROW_TYPES)}"
+            )
         options = dict(entry.get("logicalTypeOptions") or {})
         for key in options:
             if key not in OPTIONS[kind]:
-                raise self.wrong(f"{where}.logicalTypeOptions", f"'{key}' is not checked; {choices(key, OPTIONS[kind])}")
+                raise self.wrong(
+                    f"{where}.logicalTypeOptions", f"'{key}' is not checked; {choices(key, OPTIONS[kind])}"
+                )
         width = options.pop("format", "")
         if width not in ARROW_TYPES[kind]:
             widths = choices(width, [known for known in ARROW_TYPES[kind] if known])
@@ -257,8 +266,12 @@ class _Reader:
             try:
                 re.compile(options["pattern"])
             except re.error as error:
-                raise self.wrong(f"{where}.logicalTypeOptions.pattern", f"is not a regular expression ({error})") from None
-        severity = self.custom(entry, f"{where}.customProperties", {"slipway.severity": str}).get("slipway.severity", "error")
+                raise self.wrong(
+                    f"{where}.logicalTypeOptions.pattern", f"is not a regular expression ({error})"
+                ) from None
+        severity = self.custom(entry, f"{where}.customProperties", {"slipway.severity": str}).get(
+            "slipway.severity", "error"
+        )
         if severity not in SEVERITIES:
             raise self.wrong(f"{where}.slipway.severity", f"'{severity}' is unknown; {choices(severity, SEVERITIES)}")
         return Column(
@@ -295,7 +308,9 @@ class _Reader:
             group=section.get("group"),
         )
         if split.test + split.validation >= 1:
-            raise self.wrong("slipway.split", f"test {split.test} and validation {split.validation} leave nothing to train on")
+            raise self.wrong(
+                "slipway.split", f"test {split.test} and validation {split.validation} leave nothing to train on"
+            )
         if split.group is not None:
             self.check_columns("slipway.split.group", [split.group])
         return split
@@ -322,9 +337,12 @@ class _Reader:
         if not isinstance(columns, dict):
             raise self.wrong("slipway.drift.columns", f"{columns!r} is not a map from a column to its policy")
         self.check_columns("slipway.drift.columns", list(columns))
-        policy = {"alpha": self.share("slipway.drift.alpha", section.get("alpha", 0.05)),
-                  "effect": self.share("slipway.drift.effect", section.get("effect", 0.1)),
-                  "block": section.get("block", True), "columns": {}}
+        policy = {
+            "alpha": self.share("slipway.drift.alpha", section.get("alpha", 0.05)),
+            "effect": self.share("slipway.drift.effect", section.get("effect", 0.1)),
+            "block": section.get("block", True),
+            "columns": {},
+        }
         if not isinstance(policy["block"], bool):
             raise self.wrong("slipway.drift.block", f"{policy['block']!r} is not true or false")
         for name, own in columns.items():
@@ -338,7 +356,9 @@ class _Reader:
     def server(self) -> dict[str, Any]:
         servers = self.document.get("servers") or []
         if not servers:
-            raise self.wrong("servers", "is missing; say where the data is: {server: files, type: local, path: ..., format: csv}")
+            raise self.wrong(
+                "servers", "is missing; say where the data is: {server: files, type: local, path: ..., format: csv}"
+            )
         section = servers[0]
         if section["type"] not in ("local", "custom"):
             raise self.wrong("servers[0].type", f"'{section['type']}' has no source yet; there is: local, custom")
@@ -350,7 +370,9 @@ class _Reader:
         if section["type"] == "local":
             server.setdefault("source", "files")
         if not isinstance(server.get("source"), str):
-            raise self.wrong("servers[0]", "a custom server needs the custom property slipway.source; see `slipway sources`")
+            raise self.wrong(
+                "servers[0]", "a custom server needs the custom property slipway.source; see `slipway sources`"
+            )
         from data_contracts.source import check_server
 
         check_server(server, f"{self.where}: servers[0]")
@@ -369,7 +391,14 @@ SETTINGS: dict[str, type | tuple[type, ...]] = {
 
 
 def _type_name(kind: type | tuple[type, ...]) -> str:
-    names = {list: "a list", dict: "a map", str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    names = {
+        list: "a list",
+        dict: "a map",
+        str: "text",
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+    }
     return " or ".join(names[one] for one in (kind if isinstance(kind, tuple) else (kind,)))
 
 

@@ -71,8 +71,15 @@ def take_in(contract: Contract, uri: str | None, cache: Path, folder: Path, prog
             if isinstance(found, Unreadable):
                 rows_in += 1
                 quarantined.append(
-                    Quarantined(names.of_raw(found.raw), ["row:parse"], f"row {found.reason}", found.file, found.row,
-                                None, found.raw)
+                    Quarantined(
+                        names.of_raw(found.raw),
+                        ["row:parse"],
+                        f"row {found.reason}",
+                        found.file,
+                        found.row,
+                        None,
+                        found.raw,
+                    )
                 )
                 continue
             rows_in += found.num_rows
@@ -82,8 +89,15 @@ def take_in(contract: Contract, uri: str | None, cache: Path, folder: Path, prog
             for row, (column, problem) in sorted(faults.items()):
                 values = found.slice(row, 1).to_pylist()[0]
                 quarantined.append(
-                    Quarantined(names.of_values(values), [f"{column}:type"], f"{column}: {problem}", place, first + row,
-                                _json(values), None)
+                    Quarantined(
+                        names.of_values(values),
+                        [f"{column}:type"],
+                        f"{column}: {problem}",
+                        place,
+                        first + row,
+                        _json(values),
+                        None,
+                    )
                 )
             start = 0
             for end in [*sorted(faults), found.num_rows]:
@@ -98,8 +112,12 @@ def take_in(contract: Contract, uri: str | None, cache: Path, folder: Path, prog
 
 
 def _json(values: dict[str, Any]) -> str:
-    return canonical({name: value if isinstance(value, (str, bool, int, type(None))) else str(value)
-                      for name, value in values.items()}).decode(errors="replace")
+    return canonical(
+        {
+            name: value if isinstance(value, (str, bool, int, type(None))) else str(value)
+            for name, value in values.items()
+        }
+    ).decode(errors="replace")
 
 
 def duplicates(intake: Intake, contract: Contract) -> dict[int, int]:

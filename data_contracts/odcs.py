@@ -209,14 +209,18 @@ def check_rule(rule: dict[str, Any], where: str) -> dict[str, Any] | None:
     if kind == "text":
         return None  # for people; nothing claims to check it
     if kind == "sql":
-        raise WrongInput(f"{where}: rules in SQL are not run (no contract is evaluated as code); use a metric or a GX rule")
+        raise WrongInput(
+            f"{where}: rules in SQL are not run (no contract is evaluated as code); use a metric or a GX rule"
+        )
     if kind == "library":
         metric = rule["metric"]
         operator = next(key for key in rule if key in OPERATORS)
         arguments = rule.get("arguments") or {}
         for key in arguments:
             if key not in ARGUMENTS[metric]:
-                raise WrongInput(f"{where}: arguments: unknown key '{key}' for {metric}; {choices(key, ARGUMENTS[metric])}")
+                raise WrongInput(
+                    f"{where}: arguments: unknown key '{key}' for {metric}; {choices(key, ARGUMENTS[metric])}"
+                )
         if metric == "invalidValues" and not arguments:
             raise WrongInput(f"{where}: invalidValues needs arguments: validValues (a list) or pattern")
         if "pattern" in arguments:
@@ -231,8 +235,16 @@ def check_rule(rule: dict[str, Any], where: str) -> dict[str, Any] | None:
         numbers = bound if isinstance(bound, list) else [bound]
         if any(isinstance(number, bool) or not isinstance(number, (int, float)) for number in numbers):
             raise WrongInput(f"{where}: {operator}: {bound!r} is not a number; write how many {unit}")
-        return {"kind": "metric", "metric": metric, "operator": operator, "bound": bound, "unit": unit,
-                "arguments": arguments, "severity": severity, "name": rule.get("name") or metric}
+        return {
+            "kind": "metric",
+            "metric": metric,
+            "operator": operator,
+            "bound": bound,
+            "unit": unit,
+            "arguments": arguments,
+            "severity": severity,
+            "name": rule.get("name") or metric,
+        }
     if rule["engine"].lower().replace("_", "").replace("-", "") != "greatexpectations":
         raise WrongInput(f"{where}: engine '{rule['engine']}' is unknown; there is: greatExpectations")
     implementation = rule["implementation"]
@@ -256,7 +268,13 @@ def _check_expectation(body: dict[str, Any], rule: dict[str, Any], where: str, s
         if key in ("row_condition", "condition_parser", "result_format"):
             reason = "decided by Slipway" if key == "result_format" else "text that would be run as code"
             raise WrongInput(f"{where}: kwargs.{key} is not taken ({reason}); leave it out")
-    return {"kind": "expectation", "type": kind, "kwargs": kwargs, "severity": severity, "name": rule.get("name") or kind}
+    return {
+        "kind": "expectation",
+        "type": kind,
+        "kwargs": kwargs,
+        "severity": severity,
+        "name": rule.get("name") or kind,
+    }
 
 
 def expectations() -> list[str]:

@@ -44,7 +44,11 @@ def _column(values: "pa.ChunkedArray", kind: str) -> dict[str, Any]:
         return found | {"min": _text(edges["min"]), "max": _text(edges["max"])}
     if kind == "string":
         lengths = pc.utf8_length(values).drop_null()
-        found["length"] = {"bins": _length_bins(lengths), "mean": pc.mean(lengths).as_py(), "max": pc.max(lengths).as_py()}
+        found["length"] = {
+            "bins": _length_bins(lengths),
+            "mean": pc.mean(lengths).as_py(),
+            "max": pc.max(lengths).as_py(),
+        }
     distinct = pc.count_distinct(values).as_py()
     found["distinct"] = distinct
     if distinct <= MAX_CATEGORIES:

@@ -17,7 +17,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,7 +92,9 @@ def resolve(store: Store, ref: str) -> Version:
     digests = [key.split("/")[2] for key in store.list(f"datasets/{name}/") if key.endswith("/manifest.json")]
     if not digests or not name:
         names = sorted({key.split("/")[1] for key in store.list("datasets/") if key.endswith("/manifest.json")})
-        raise WrongInput(f"dataset '{name}': is not registered; {choices(name, names)} (slipway data register makes one)")
+        raise WrongInput(
+            f"dataset '{name}': is not registered; {choices(name, names)} (slipway data register makes one)"
+        )
     matching = [found for found in digests if wanted and found.startswith(wanted)]
     if len(matching) == 1:
         return _load(store, name, matching[0])
@@ -100,7 +102,9 @@ def resolve(store: Store, ref: str) -> Version:
     if matching:
         shown = ", ".join(found[:16] for found in matching)
         raise WrongInput(f"dataset '{ref}': fits {len(matching)} versions ({shown}); write more of the digest")
-    raise WrongInput(f"dataset '{ref}': no such version or tag; {choices(wanted, tags + [found[:12] for found in digests])}")
+    raise WrongInput(
+        f"dataset '{ref}': no such version or tag; {choices(wanted, tags + [found[:12] for found in digests])}"
+    )
 
 
 def _entries(store: Store, name: str, tag: str) -> list[str]:
@@ -129,8 +133,9 @@ def moved(store: Store, contract: Contract, source_uri: str | None, cache: Path 
     version = _load(store, contract.name, entry["digest"])
     if version.contract_digest != contract.digest:
         return f"contract {contract.path} changed"
+    own = "the contract's own"
     if entry["source"] != _address(source_uri):
-        return f"source is {source_uri or 'the contract´s own'}, was {entry['source'] or 'the contract´s own'}"
+        return f"source is {source_uri or own}, was {entry['source'] or own}"
     now = json.loads(json.dumps(load_source(contract.source).fingerprint(contract, source_uri, cache or _cache())))
     if now == entry["fingerprint"]:
         return None
@@ -168,7 +173,7 @@ def read_split(store: Store, version: Version, split: str, columns: list[str] | 
             if name not in there and name != "row_id":
                 raise WrongInput(f"dataset {version.ref}: has no column '{name}'; {choices(name, there)}")
         columns = ["row_id", *(name for name in columns if name != "row_id")]
-    return pq.read_table(_path(store, version, split), columns=columns, memory_map=True)
+    return pq.read_table(_path(store, version, f"data/{split}"), columns=columns, memory_map=True)
 
 
 def read_quarantine(store: Store, version: Version) -> "pa.Table":
@@ -183,7 +188,9 @@ def _path(store: Store, version: Version, file: str) -> Path:
     try:
         return store.local_path(key)
     except NotFound:
-        raise SlipwayError(f"dataset {version.ref}: {key} is missing; register it again (slipway data register)") from None
+        raise SlipwayError(
+            f"dataset {version.ref}: {key} is missing; register it again (slipway data register)"
+        ) from None
 
 
 def damage(store: Store, version: Version) -> str | None:
@@ -229,9 +236,16 @@ def register(
         version = None if created else _load(store, contract.name, draft.digest)
         if version is None or damage(store, version):
             version = draft.write(store, manifest)
-    _tag(store, version, tag, {
-        "source": _address(source_uri), "contract_path": _absolute(contract.path), "fingerprint": fingerprint,
-    })
+    _tag(
+        store,
+        version,
+        tag,
+        {
+            "source": _address(source_uri),
+            "contract_path": _absolute(contract.path),
+            "fingerprint": fingerprint,
+        },
+    )
     return version, created
 
 
@@ -241,10 +255,16 @@ def validate_source(
     """What `register` would find, without writing: counts, warnings, the validation report. Raises as it does."""
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
         draft = _Draft(contract, source_uri, cache or _cache(), Path(folder), progress)
-        return {"digest": draft.digest, "counts": draft.counts, "warnings": draft.findings.warnings,
-                "quarantined": [{"row_id": entry.row_id, "reason": entry.reason, "file": entry.file, "row": entry.row}
-                                for entry in draft.intake.quarantined[:100]],
-                "validation": draft.findings.report}
+        return {
+            "digest": draft.digest,
+            "counts": draft.counts,
+            "warnings": draft.findings.warnings,
+            "quarantined": [
+                {"row_id": entry.row_id, "reason": entry.reason, "file": entry.file, "row": entry.row}
+                for entry in draft.intake.quarantined[:100]
+            ],
+            "validation": draft.findings.report,
+        }
 
 
 class _Draft:
@@ -268,7 +288,9 @@ class _Draft:
         failing = {judged[index]: reasons for index, reasons in self.findings.rows.items()}
         quarantine_failing(intake, failing)
         if self.findings.refusals:
-            raise Refused(f"source {self.where}: violates contract {contract.path}: {'; '.join(self.findings.refusals)[:500]}")
+            raise Refused(
+                f"source {self.where}: violates contract {contract.path}: {'; '.join(self.findings.refusals)[:500]}"
+            )
         self.kept = [index for index in judged if index not in failing]
         worst = most_common(intake.quarantined)
         if not self.kept:
@@ -313,7 +335,9 @@ class _Draft:
         counts = {split: sizes[split] for split in SPLITS}
         counts |= {"quarantined": len(self.intake.quarantined), "filtered": len(self.filtered)}
         if sum(counts.values()) != self.intake.rows_in:
-            raise SlipwayError(f"{self.where}: {self.intake.rows_in} rows came in and {sum(counts.values())} are accounted for")
+            raise SlipwayError(
+                f"{self.where}: {self.intake.rows_in} rows came in and {sum(counts.values())} are accounted for"
+            )
         return counts | {"rows_in": self.intake.rows_in}
 
     def _rows_digest(self, intake: "Intake") -> str:
@@ -325,11 +349,15 @@ class _Draft:
         add(f"{intake.ids[index]} {split}" for index, split in zip(self.kept, self.splits, strict=True))
         # Sorted: a row that fails its cast is met before one that fails a rule, whatever their order in the source.
         add(sorted(f"quarantined {entry.row_id} {json.dumps(entry.rules)}" for entry in intake.quarantined))
-        add(f"filtered {intake.ids[index]} duplicate {intake.ids[first]}" for index, first in sorted(self.filtered.items()))
+        add(
+            f"filtered {intake.ids[index]} duplicate {intake.ids[first]}"
+            for index, first in sorted(self.filtered.items())
+        )
         return sha.hexdigest()
 
     def write(self, store: Store, manifest: str) -> Version:
         import pyarrow as pa
+        import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
         from data_contracts.intake import quarantine_table
@@ -339,16 +367,16 @@ class _Draft:
         prefix = manifest.removesuffix("manifest.json")
         files: dict[str, dict[str, Any]] = {}
 
-        def put(name: str, path: Path, folder: str = "") -> None:
+        def put(name: str, path: Path) -> None:
             sha = digest_file(path)
-            target = f"{folder}{name}-{sha}{''.join(path.suffixes)}"
+            target = f"{name}-{sha}{''.join(path.suffixes)}"
             files[name] = {"name": target, "sha256": sha, "bytes": path.stat().st_size}
             store.upload(path, prefix + target)
 
-        def put_table(name: str, table: pa.Table, folder: str = "") -> None:
-            path = self.folder / f"{name}.parquet"
+        def put_table(name: str, table: pa.Table) -> None:
+            path = self.folder / f"{name.replace('/', '-')}.parquet"
             pq.write_table(table, path, compression="zstd")
-            put(name, path, folder)
+            put(name, path)
             files[name]["rows"] = table.num_rows
 
         def put_json(name: str, body: dict[str, Any]) -> None:
@@ -361,12 +389,19 @@ class _Draft:
         rows = self.table.add_column(0, "row_id", ids)
         splits = pa.array(self.splits, pa.string())
         for split in SPLITS:
-            put_table(split, rows.filter(pa.compute.equal(splits, split)), "data/")
+            put_table(f"data/{split}", rows.filter(pc.equal(splits, split)))
         put_table("quarantine", quarantine_table(intake.quarantined))
-        put_table("filtered", pa.table({
-            "row_id": pa.array([intake.ids[index] for index in sorted(self.filtered)], pa.string()),
-            "duplicate_of": pa.array([intake.ids[self.filtered[index]] for index in sorted(self.filtered)], pa.string()),
-        }))
+        put_table(
+            "filtered",
+            pa.table(
+                {
+                    "row_id": pa.array([intake.ids[index] for index in sorted(self.filtered)], pa.string()),
+                    "duplicate_of": pa.array(
+                        [intake.ids[self.filtered[index]] for index in sorted(self.filtered)], pa.string()
+                    ),
+                }
+            ),
+        )
         put_json("validation", self.findings.report)
         put_json("profile", profile(self.table, contract))
         path = self.folder / "contract.odcs.yaml"
@@ -413,7 +448,7 @@ def _tag(store: Store, version: Version, tag: str, facts: dict[str, Any]) -> Non
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _address(uri: str | None) -> str | None:

@@ -8,7 +8,7 @@ be cast or parsed is named by its raw values or bytes.
 import hashlib
 import json
 from collections.abc import Callable
-from datetime import date, datetime, time, timezone
+from datetime import UTC, date, datetime, time
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +62,9 @@ def _cast_column(values: "pa.Array", column: "Column", nulls: tuple[str, ...]) -
         text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
         if text:
             if nulls:
-                values = pc.if_else(pc.is_in(values, pa.array(nulls, values.type)), pa.scalar(None, values.type), values)
+                values = pc.if_else(
+                    pc.is_in(values, pa.array(nulls, values.type)), pa.scalar(None, values.type), values
+                )
             if column.arrow == "string":
                 return pc.utf8_normalize(values.cast(pa.string()), form="NFC"), {}
             values = pc.utf8_trim_whitespace(values)
@@ -153,7 +155,7 @@ def _read_timestamp(value: Any) -> datetime:
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
     moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value).strip())
-    return moment.astimezone(timezone.utc) if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {
@@ -219,7 +221,9 @@ class RowIds:
 
     def of_values(self, values: dict[str, Any]) -> str:
         """The id of a row that was parsed and could not be cast."""
-        text = json.dumps({name: None if value is None else str(value) for name, value in values.items()}, sort_keys=True)
+        text = json.dumps(
+            {name: None if value is None else str(value) for name, value in values.items()}, sort_keys=True
+        )
         return self._next(b"values" + text.encode())
 
     def _next(self, content: bytes) -> str:

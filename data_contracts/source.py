@@ -65,7 +65,9 @@ def load_source(name: str) -> Source:
 def check_server(server: dict[str, Any], where: str) -> None:
     """Check the server section against what its source takes. Raises WrongInput."""
     if server["source"] not in sources():
-        raise WrongInput(f"{where}: slipway.source '{server['source']}' is unknown; {choices(server['source'], sources())}")
+        raise WrongInput(
+            f"{where}: slipway.source '{server['source']}' is unknown; {choices(server['source'], sources())}"
+        )
     known = load_source(server["source"]).SERVER
     for key, value in server.items():
         if key in STANDARD:

@@ -65,8 +65,16 @@ def _schema_rules(column: "Column") -> list[Rule]:
 
     def add(name: str, expectation: str, sentence: str, **kwargs: Any) -> None:
         kwargs["column"] = column.name
-        found.append(Rule(field=column.name, name=name, expectation=expectation, kwargs=kwargs,
-                          severity=column.severity, sentence=sentence))
+        found.append(
+            Rule(
+                field=column.name,
+                name=name,
+                expectation=expectation,
+                kwargs=kwargs,
+                severity=column.severity,
+                sentence=sentence,
+            )
+        )
 
     options = column.options
     if column.required:
@@ -78,18 +86,33 @@ def _schema_rules(column: "Column") -> list[Rule]:
         add("enum", "expect_column_values_to_be_in_set", f"is none of {shown}", value_set=list(column.enum))
     low, high = options.get("minLength"), options.get("maxLength")
     if low is not None or high is not None:
-        add("length", "expect_column_value_lengths_to_be_between", f"has not {_between(low, high)} characters",
-            min_value=low, max_value=high)
+        add(
+            "length",
+            "expect_column_value_lengths_to_be_between",
+            f"has not {_between(low, high)} characters",
+            min_value=low,
+            max_value=high,
+        )
     if "pattern" in options:
         # ODCS patterns are JSON schema's: they may match anywhere; GX matches at the start.
-        add("pattern", "expect_column_values_to_match_regex", f"does not match {options['pattern']}",
-            regex=options["pattern"])
+        add(
+            "pattern",
+            "expect_column_values_to_match_regex",
+            f"does not match {options['pattern']}",
+            regex=options["pattern"],
+        )
     low = options.get("minimum", options.get("exclusiveMinimum"))
     high = options.get("maximum", options.get("exclusiveMaximum"))
     if low is not None or high is not None:
-        add("range", "expect_column_values_to_be_between", f"is not {_between(low, high)}",
-            min_value=_bound(low, column), max_value=_bound(high, column),
-            strict_min="exclusiveMinimum" in options, strict_max="exclusiveMaximum" in options)
+        add(
+            "range",
+            "expect_column_values_to_be_between",
+            f"is not {_between(low, high)}",
+            min_value=_bound(low, column),
+            max_value=_bound(high, column),
+            strict_min="exclusiveMinimum" in options,
+            strict_max="exclusiveMaximum" in options,
+        )
     return found
 
 
@@ -117,8 +140,14 @@ def _quality_rule(rule: dict[str, Any], column: str | None) -> Rule:
         kwargs = dict(rule["kwargs"])
         if column is not None and "column" not in kwargs and rule["type"].startswith("expect_column_"):
             kwargs["column"] = column
-        return Rule(field=where, name=rule["name"], expectation=rule["type"], kwargs=kwargs, severity=rule["severity"],
-                    sentence=f"fails {rule['name']}")
+        return Rule(
+            field=where,
+            name=rule["name"],
+            expectation=rule["type"],
+            kwargs=kwargs,
+            severity=rule["severity"],
+            sentence=f"fails {rule['name']}",
+        )
     metric, arguments = rule["metric"], rule["arguments"]
     bound, operator = rule["bound"], rule["operator"]
     per_row = (operator, bound) in (("mustBe", 0), ("mustBeLessOrEqualTo", 0)) or (
@@ -127,12 +156,21 @@ def _quality_rule(rule: dict[str, Any], column: str | None) -> Rule:
     tolerance = None if per_row else (operator, bound, rule["unit"])
     kwargs = {"column": column}
     if metric == "rowCount":
-        return Rule(field=where, name=rule["name"], expectation="expect_table_row_count_to_be_between",
-                    kwargs={"min_value": 0}, severity=rule["severity"], sentence="", tolerance=(operator, bound, "rows"))
+        return Rule(
+            field=where,
+            name=rule["name"],
+            expectation="expect_table_row_count_to_be_between",
+            kwargs={"min_value": 0},
+            severity=rule["severity"],
+            sentence="",
+            tolerance=(operator, bound, "rows"),
+        )
     if metric == "duplicateValues":
         columns = arguments.get("properties") or ([column] if column else [])
         if not columns:
-            raise WrongInput(f"contract: quality rule {rule['name']}: duplicateValues of a table needs arguments.properties")
+            raise WrongInput(
+                f"contract: quality rule {rule['name']}: duplicateValues of a table needs arguments.properties"
+            )
         expectation = "expect_column_values_to_be_unique"
         kwargs = {"column": columns[0]}
         if len(columns) > 1:
@@ -144,15 +182,24 @@ def _quality_rule(rule: dict[str, Any], column: str | None) -> Rule:
         expectation, sentence = "expect_column_values_to_not_be_null", "is null"
     elif metric == "missingValues":
         expectation, sentence = "expect_column_values_to_not_be_in_set", "stands for a missing value"
-        kwargs["value_set"] = [value for value in arguments.get("missingValues", ["", "N/A", "n/a"]) if value is not None]
+        kwargs["value_set"] = [
+            value for value in arguments.get("missingValues", ["", "N/A", "n/a"]) if value is not None
+        ]
     elif "validValues" in arguments:
         expectation, sentence = "expect_column_values_to_be_in_set", "is not one of the valid values"
         kwargs["value_set"] = arguments["validValues"]
     else:
         expectation, sentence = "expect_column_values_to_match_regex", f"does not match {arguments['pattern']}"
         kwargs["regex"] = arguments["pattern"]
-    return Rule(field=where, name=rule["name"], expectation=expectation, kwargs=kwargs, severity=rule["severity"],
-                sentence=sentence, tolerance=tolerance)
+    return Rule(
+        field=where,
+        name=rule["name"],
+        expectation=expectation,
+        kwargs=kwargs,
+        severity=rule["severity"],
+        sentence=sentence,
+        tolerance=tolerance,
+    )
 
 
 def _columns_of(rules: list[Rule], contract: "Contract") -> list[str]:
@@ -167,8 +214,10 @@ def _columns_of(rules: list[Rule], contract: "Contract") -> list[str]:
         if name not in contract_names:
             from infra.errors import choices
 
-            raise WrongInput(f"contract {contract.path}: quality: column '{name}' is not in the schema; "
-                             f"{choices(name, contract_names)}")
+            raise WrongInput(
+                f"contract {contract.path}: quality: column '{name}' is not in the schema; "
+                f"{choices(name, contract_names)}"
+            )
     return [column.name for column in contract.columns if column.name in named]
 
 
@@ -202,7 +251,9 @@ def validate(table: "pa.Table", contract: "Contract") -> Findings:
     return findings
 
 
-def _run(rules: list[Rule], table: "pa.Table", columns: list[str], contract: "Contract") -> tuple[list[dict[str, Any]], str]:
+def _run(
+    rules: list[Rule], table: "pa.Table", columns: list[str], contract: "Contract"
+) -> tuple[list[dict[str, Any]], str]:
     """Great Expectations' result of each rule, in the rules' order."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -219,12 +270,20 @@ def _run(rules: list[Rule], table: "pa.Table", columns: list[str], contract: "Co
             try:
                 suite.append(get_expectation_impl(rule.expectation)(**kwargs, meta={"rule": number}))
             except (ValidationError, TypeError, ValueError) as error:
-                problem = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("kwargs",), "msg": error}
+                problem = (
+                    error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("kwargs",), "msg": error}
+                )
                 place = ".".join(str(part) for part in problem["loc"])
-                raise WrongInput(f"contract {contract.path}: {rule.field}: {rule.expectation}: {place}: {problem['msg']}") from None
+                raise WrongInput(
+                    f"contract {contract.path}: {rule.field}: {rule.expectation}: {place}: {problem['msg']}"
+                ) from None
         # Nullable types only where a null would turn integers into floats and make neighbours of 2**53 equal.
-        nullable = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype(), pa.int32(): pd.Int32Dtype(),
-                    pa.uint32(): pd.UInt32Dtype()}
+        nullable = {
+            pa.int64(): pd.Int64Dtype(),
+            pa.uint64(): pd.UInt64Dtype(),
+            pa.int32(): pd.Int32Dtype(),
+            pa.uint32(): pd.UInt32Dtype(),
+        }
         holed = {name for name in columns if table.column(name).null_count}
         frame = pd.DataFrame(index=range(table.num_rows))
         for name in columns:
@@ -242,7 +301,9 @@ def _run(rules: list[Rule], table: "pa.Table", columns: list[str], contract: "Co
         ).to_json_dict()
     by_rule = {result["expectation_config"]["meta"]["rule"]: result for result in outcome["results"]}
     if set(by_rule) != set(range(len(rules))):
-        raise SlipwayError(f"Great Expectations answered {len(by_rule)} of {len(rules)} rules; report this with the contract")
+        raise SlipwayError(
+            f"Great Expectations answered {len(by_rule)} of {len(rules)} rules; report this with the contract"
+        )
     return [by_rule[number] for number in range(len(rules))], gx.__version__
 
 
@@ -254,7 +315,11 @@ def _judge(rule: Rule, result: dict[str, Any], num_rows: int, findings: Findings
     values = body.get("unexpected_list") or []
     # Rules about groups of columns list the row of each failing value; sums and counts have no rows.
     count = body.get("unexpected_count", body.get("observed_value"))
-    if exception is None and failing is None and (count is None if rule.tolerance else not result["success"] and not body):
+    if (
+        exception is None
+        and failing is None
+        and (count is None if rule.tolerance else not result["success"] and not body)
+    ):
         exception = "Great Expectations gave no result"
     if exception is not None:
         reason = f"{rule.key}: could not be checked ({exception})"

@@ -41,7 +41,9 @@ def _paths(contract: "Contract", uri: str | None) -> list[Path]:
     else:
         pattern = os.path.join(os.path.dirname(contract.path), contract.server["path"].removeprefix("file://"))
     if os.path.isdir(pattern):
-        raise WrongInput(f"source {pattern}: is a folder; name a file, or a glob such as {os.path.join(pattern, '*.csv')}")
+        raise WrongInput(
+            f"source {pattern}: is a folder; name a file, or a glob such as {os.path.join(pattern, '*.csv')}"
+        )
     names = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
     paths = [Path(name) for name in sorted(names, key=os.fsencode) if not os.path.isdir(name)]
     if not paths:
@@ -159,7 +161,9 @@ def _open(contract: "Contract", path: Path) -> _Lines:
         encoding = codecs.lookup(encoding).name
         "".encode(encoding)
     except (LookupError, TypeError):
-        raise WrongInput(f"contract {contract.path}: servers[0].encoding '{encoding}' is unknown; write utf-8 or latin-1") from None
+        raise WrongInput(
+            f"contract {contract.path}: servers[0].encoding '{encoding}' is unknown; write utf-8 or latin-1"
+        ) from None
     return _Lines(path, "utf-8-sig" if encoding == "utf-8" else encoding)
 
 
@@ -197,7 +201,9 @@ def _read_delimited(contract: "Contract", path: Path, kind: str, say: Callable[[
                 continue  # an empty line is no row in any CSV reader
             if len(row) != len(names):
                 reason = f"has {len(row)} fields, the header {len(names)}"
-                yield Unreadable(path.name, number, raw.rstrip("\r\n").encode(lines.encoding.removesuffix("-sig")), reason)
+                yield Unreadable(
+                    path.name, number, raw.rstrip("\r\n").encode(lines.encoding.removesuffix("-sig")), reason
+                )
                 first = number + 1
             else:
                 rows.append(list(row))
@@ -213,8 +219,14 @@ def _rows_of(reader: Any, path: Path, lines: _Lines, first: bool = False) -> lis
             raise WrongInput(f"source {path}: is empty; give a file with rows") from None
         return None
     except csv.Error as error:
-        what = "a quote opened there is never closed, or the file is truncated" if "end of data" in str(error) else str(error)
-        raise WrongInput(f"source {path}: line {start}: is not CSV ({what}); mend it, or set slipway.quoting: false") from None
+        what = (
+            "a quote opened there is never closed, or the file is truncated"
+            if "end of data" in str(error)
+            else str(error)
+        )
+        raise WrongInput(
+            f"source {path}: line {start}: is not CSV ({what}); mend it, or set slipway.quoting: false"
+        ) from None
 
 
 def _read_jsonl(contract: "Contract", path: Path, kind: str, say: Callable[[int], None]) -> "Found":
@@ -231,7 +243,9 @@ def _read_jsonl(contract: "Contract", path: Path, kind: str, say: Callable[[int]
             values, reason = _json_row(line, names, seen)
             if values is None:
                 if not line.endswith(("\n", "\r")) and not line.rstrip().endswith("}"):
-                    raise WrongInput(f"source {path}: line {lines.number}: ends in the middle of a row; the file is truncated")
+                    raise WrongInput(
+                        f"source {path}: line {lines.number}: ends in the middle of a row; the file is truncated"
+                    )
                 if rows:
                     yield _text_batch(names, rows, path, first)
                     rows = []
@@ -290,4 +304,6 @@ def _read_parquet(contract: "Contract", path: Path, kind: str, say: Callable[[in
                 first += batch.num_rows
                 say(int(path.stat().st_size * (first - 1) / max(file.metadata.num_rows, 1)))
     except (pa.ArrowException, OSError) as error:
-        raise WrongInput(f"source {path}: is not whole Parquet ({str(error).splitlines()[0][:120]}); write it again") from None
+        raise WrongInput(
+            f"source {path}: is not whole Parquet ({str(error).splitlines()[0][:120]}); write it again"
+        ) from None

@@ -70,10 +70,12 @@ def _chosen(contract: "Contract", uri: str | None) -> dict[str, tuple[str, Path]
     for name in wanted:
         if name not in there:
             where = uri or "this Python"
-            raise WrongInput(f"contract {contract.path}: slipway.libraries: '{name}' is not installed in {where}; "
-                             f"pip install it, or take it off the list" if uri is None else
-                             f"contract {contract.path}: slipway.libraries: '{name}' is not in {where}; "
-                             f"{choices(name, there)}")
+            raise WrongInput(
+                f"contract {contract.path}: slipway.libraries: '{name}' is not installed in {where}; "
+                f"pip install it, or take it off the list"
+                if uri is None
+                else f"contract {contract.path}: slipway.libraries: '{name}' is not in {where}; {choices(name, there)}"
+            )
     return {name: there[name] for name in wanted}
 
 
@@ -81,9 +83,7 @@ def fingerprint(contract: "Contract", uri: str | None, cache: Path) -> dict[str,
     return {"versions": {name: version for name, (version, _) in sorted(_chosen(contract, uri).items())}}
 
 
-def read(
-    contract: "Contract", uri: str | None, cache: Path, progress: "Progress | None"
-) -> "Iterator[pa.RecordBatch]":
+def read(contract: "Contract", uri: str | None, cache: Path, progress: "Progress | None") -> "Iterator[pa.RecordBatch]":
     """Columns text, library (the top-level package) and object (qualified name), sorted by the hash of the text."""
     import pyarrow as pa
 
@@ -133,6 +133,7 @@ def _paragraphs(chosen: dict[str, tuple[str, Path]], cache: Path, progress: "Pro
             missing[name] = _files(info)
     total = sum(len(files) for files in missing.values())
     if total:
+
         def say(done: int) -> None:
             if progress is not None:
                 progress.update(done, total, "parsing docstrings: files")
@@ -241,8 +242,10 @@ class _Worker:
             answer = ""
         if not answer:
             self.process.wait()
-            raise SlipwayError(f"library_docs: the process that parses docstrings died (exit {self.process.returncode}) "
-                               f"in or after {files[0][0]}; run again")
+            raise SlipwayError(
+                f"library_docs: the process that parses docstrings died (exit {self.process.returncode}) "
+                f"in or after {files[0][0]}; run again"
+            )
         return json.loads(answer)
 
     def end(self) -> None:
