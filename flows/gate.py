@@ -29,6 +29,8 @@ from infra.store import NotFound, Store
 if TYPE_CHECKING:
     import pyarrow
 
+    from data_contracts.contract import Contract
+
 GATES = Path(__file__).parent / "gates"
 
 
@@ -179,28 +181,38 @@ class Evidence:
 
     def profile(self, subject: Subject) -> tuple[dict[str, Any], Cited]:
         """The profile of the dataset version the subject was trained on."""
+        from data_contracts.profile import read_profile
         from data_contracts.registry import resolve
 
-        name, _, digest = subject.dataset.partition("@")
-        key = f"datasets/{name}/{digest}/profile.json"
         try:
-            resolve(self.store, subject.dataset)  # refuses a version that was never finished
-            data = self.store.get(key)
-            return json.loads(data), Cited(key, digest_bytes(data))
+            version = resolve(self.store, subject.dataset)
+            file = version.manifest["files"]["profile"]
+            cited = Cited(version.key(file["name"]), digest_bytes(self.store.get(version.key(file["name"]))))
+            if cited.digest != file["sha256"]:
+                raise MissingEvidence(f"{cited.key}, the profile of {subject.ref}'s data, was altered")
+            return read_profile(self.store, version), cited
         except (NotFound, ValueError, WrongInput) as error:
-            raise MissingEvidence(f"profile of {subject.dataset[:40]}, {subject.ref}'s data: {error}") from error
+            raise MissingEvidence(f"the profile of {subject.ref}'s data is missing: {error}") from error
+
+    def contract(self, subject: Subject) -> "Contract":
+        """The contract under which the subject's data was registered."""
+        from data_contracts.registry import contract_of, resolve
+
+        try:
+            return contract_of(self.store, resolve(self.store, subject.dataset))
+        except (NotFound, ValueError, WrongInput) as error:
+            raise MissingEvidence(f"the contract of {subject.ref}'s data is missing: {error}") from error
 
     def test_inputs(self, subject: Subject, row_ids: Sequence[str]) -> list[dict[str, Any]]:
         """The input columns of those test rows, whole, in that order."""
         import pyarrow.compute
-        from data_contracts.registry import contract_of, read_split, resolve
+        from data_contracts.registry import read_split, resolve
 
+        columns = list(self.contract(subject).inputs)
         try:
-            version = resolve(self.store, subject.dataset)
-            columns = list(contract_of(self.store, version).inputs)
-            table = read_split(self.store, version, "test", columns=columns)
-        except (NotFound, ValueError, WrongInput) as error:
-            raise MissingEvidence(f"test rows of {subject.dataset[:40]}: {error}") from error
+            table = read_split(self.store, resolve(self.store, subject.dataset), "test", columns=columns)
+        except (NotFound, ValueError, SlipwayError) as error:
+            raise MissingEvidence(f"the test rows of {subject.ref}'s data are missing: {error}") from error
         wanted = pyarrow.array(list(row_ids), pyarrow.string())
         found = table.filter(pyarrow.compute.is_in(table["row_id"].cast(pyarrow.string()), value_set=wanted))
         rows = {row.pop("row_id"): {name: row[name] for name in columns} for row in found.to_pylist()}

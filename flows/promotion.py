@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
+from data_contracts.registry import resolve
 from flows.models import ModelVersion, versions
 from infra import artifacts
 from infra.artifacts import check_format
@@ -141,6 +142,8 @@ def promote(
             f"model {version.ref}: its scorecard {scorecard[:12]} says no ({failed or 'no gate was run'}); "
             "mend what the gates name and train again"
         )
+    if not artifacts.is_whole(store, "models", version.model):
+        raise Refused(f"model {version.ref}: models/{version.model} is missing or altered; train again (slipway train)")
     while True:
         latest, before = _tail(store, version.name)
         reigning = champion(store, version.name)
@@ -293,6 +296,15 @@ def _judge(store: Store, version: ModelVersion, scorecard: str, policy: str) -> 
                 f"model {version.ref}: scorecard {scorecard[:12]} is about another {field} "
                 f"({card['candidate'].get(field)}, not {wanted}); gate again (slipway gate {version.ref})"
             )
+    try:
+        contract = resolve(store, version.dataset).contract_digest
+    except (NotFound, WrongInput) as error:
+        raise Refused(f"model {version.ref}: the data it was trained on is gone: {error}") from error
+    if card["candidate"]["contract"] != contract:
+        raise Refused(
+            f"model {version.ref}: scorecard {scorecard[:12]} is about another contract than its data's; gate again "
+            f"(slipway gate {version.ref})"
+        )
     return card
 
 

@@ -20,8 +20,10 @@ MAX_CURVE_POINTS = 400
 MAX_CONFUSION_LABELS = 24
 MAX_MISTAKES = 12
 MAX_MISTAKES_OF_A_KIND = 2
-CONTROLS = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421}
-"""Control characters -> their pictures: HTML cannot hold some of them, and none of them can be seen."""
+UNSEEN = [*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+VISIBLE = {code: f"[U+{code:04X}]" for code in UNSEEN}
+"""Control characters, which HTML cannot hold, and those that reorder text and so can make it read as something else
+(Boucher & Anderson, "Trojan source: invisible vulnerabilities", 2021, §3) -> how the page writes them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +117,7 @@ def render(card: Mapping[str, Any]) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: value.translate(CONTROLS) if type(value) is str else value,
+        finalize=lambda value: value.translate(VISIBLE) if type(value) is str else value,
     )
     environment.filters.update(figure=_figure, scale=_scale)
     metrics = card["metrics"]

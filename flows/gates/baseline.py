@@ -25,13 +25,13 @@ class Baseline(Gate):
         judged = difference["value"] if self.decide_by == "value" else difference["low"]
         passed = judged >= -self.margin
         name = METRICS[self.metric]
+        end = "." if self.decide_by == "value" else ", judged by the lower end of the interval."
+        allowed = f"{100 * self.margin:.1f} points by which it may fall short{end}"
         return self.verdict(
             passed,
             f"{name[0].upper()}{name[1:]} is {points(difference['value'])} against {linear['name']} "
             f"({linear[self.metric]['value']:.3f}), 95 % interval {points(difference['low'], difference['high'])}; "
-            + ("within" if passed else "below")
-            + f" the {100 * self.margin:.1f} points it may fall short"
-            + ("." if self.decide_by == "value" else ", judged by the lower end of the interval."),
+            + (f"within the {allowed}" if passed else f"more than the {allowed}"),
             evaluation.metrics_file,
             measure=f"{name} minus the baseline's",
             observed=difference["value"],

@@ -1,0 +1,295 @@
+"""The promotion log: one champion at a time, bound to its evidence, chained so that a change shows."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from flows import models, promotion
+from flows.gate import find_champion
+from infra import artifacts, tracking
+from infra.errors import Refused, WrongInput
+from infra.settings import child_environment
+
+
+def test_first_promotion_starts_the_chain(world):
+    candidate = world.candidate()
+    assert promotion.champion(world.store, "animals") is None
+    champion = world.promote(candidate)
+    entry = promotion.champion(world.store, "animals")
+    assert (entry.sequence, entry.previous, entry.compared_with, entry.version) == (1, "", None, 1)
+    assert (entry.model, entry.dataset) == (candidate.model, candidate.dataset)
+    assert champion.evaluation == candidate.evaluation
+    assert promotion.verify(world.store, "animals") == []
+
+
+def test_promoting_the_champion_again_on_the_same_scorecard_writes_nothing(world):
+    candidate = world.candidate()
+    card = world.scorecard(candidate)
+    version = models.resolve(world.store, candidate.ref)
+    first = promotion.promote(world.store, version, card, author="mel")
+    again = promotion.promote(world.store, version, card, author="someone else")
+    assert first.created and not again.created
+    assert "already" in again.sentence
+    assert len(promotion.read_log(world.store, "animals")) == 1
+
+
+def test_a_scorecard_that_says_no_promotes_nothing(world):
+    candidate = world.candidate()
+    no = world.judge("threshold", {"minimum": 0.99}, candidate)
+    with pytest.raises(Refused, match=r"says no \(threshold\)"):
+        promotion.promote(
+            world.store, models.resolve(world.store, candidate.ref), world.scorecard(candidate, [no]), author="mel"
+        )
+    with pytest.raises(Refused, match="no gate was run"):
+        promotion.promote(
+            world.store, models.resolve(world.store, candidate.ref), world.scorecard(candidate, []), author="mel"
+        )
+    assert promotion.head(world.store, "animals") is None
+
+
+def test_a_warning_does_not_stop_a_promotion(world):
+    candidate = world.candidate(right=0.8, baseline=0.8)
+    warned = world.judge("beats_baseline", {}, candidate)
+    assert not warned.passed
+    fine = world.judge("threshold", {"minimum": 0.5}, candidate)
+    card = world.scorecard(candidate, [fine, warned])
+    assert promotion.promote(world.store, models.resolve(world.store, candidate.ref), card, author="mel").created
+
+
+def test_a_scorecard_of_another_version_is_refused(world):
+    first, second = world.candidate(), world.candidate()
+    with pytest.raises(Refused, match="about another version"):
+        promotion.promote(world.store, models.resolve(world.store, second.ref), world.scorecard(first), author="mel")
+
+
+@pytest.mark.parametrize("field", ["model", "package_digest", "dataset", "contract", "run"])
+def test_a_scorecard_whose_digests_are_not_the_versions_is_refused(world, tmp_path, field):
+    candidate = world.candidate()
+    folder = tmp_path / "scorecard"
+    world.scorecard(candidate)
+    card = json.loads((folder / "scorecard.json").read_text())
+    card["candidate"][field] = "0" * 64
+    (folder / "scorecard.json").write_text(json.dumps(card))
+    forged = artifacts.commit_folder(world.store, "scorecards", folder).digest
+    with pytest.raises(Refused, match=f"another {field}"):
+        promotion.promote(world.store, models.resolve(world.store, candidate.ref), forged, author="mel")
+
+
+@pytest.mark.parametrize("kind", ["scorecards", "models"])
+def test_altered_files_are_refused(world, kind):
+    candidate = world.candidate()
+    card = world.scorecard(candidate)
+    key = f"scorecards/{card}/scorecard.html" if kind == "scorecards" else f"models/{candidate.model}/weights"
+    world.store.put(key, world.store.get(key) + b" ")
+    with pytest.raises(Refused, match="altered"):
+        promotion.promote(world.store, models.resolve(world.store, candidate.ref), card, author="mel")
+
+
+def test_a_missing_scorecard_is_refused(world):
+    candidate = world.candidate()
+    with pytest.raises(Refused, match="gate again"):
+        promotion.promote(world.store, models.resolve(world.store, candidate.ref), "f" * 64, author="mel")
+
+
+def test_an_overtaken_scorecard_is_refused(world):
+    first, second = world.candidate(), world.candidate()
+    overtaken = world.scorecard(second)  # compared with no champion
+    world.promote(first)
+    with pytest.raises(Refused, match="champion changed: gate again"):
+        promotion.promote(world.store, models.resolve(world.store, second.ref), overtaken, author="mel")
+    assert promotion.champion(world.store, "animals").version == 1
+    world.promote(second)
+    assert promotion.champion(world.store, "animals").version == 2
+
+
+def test_a_rejection_is_recorded_and_leaves_the_champion(world):
+    first, second = world.candidate(), world.candidate()
+    world.promote(first)
+    version, card = models.resolve(world.store, second.ref), world.scorecard(second)
+    written = promotion.reject(world.store, version, card, author="mel", reason="reads like the old one")
+    again = promotion.reject(world.store, version, card, author="mel", reason="reads like the old one")
+    assert written.created and not again.created
+    assert promotion.champion(world.store, "animals").version == 1
+    assert promotion.head(world.store, "animals").kind == "rejection"
+    assert promotion.verify(world.store, "animals") == []
+    # What came between was no new champion, so a scorecard compared with entry 1 still holds.
+    third = world.candidate()
+    card = world.scorecard(third, champion=find_champion(world.store, "animals"))
+    outcome = promotion.promote(world.store, models.resolve(world.store, third.ref), card, author="mel")
+    assert (outcome.entry.sequence, outcome.entry.compared_with) == (3, 1)
+
+
+def test_time_never_runs_backwards(world, monkeypatch):
+    world.promote(world.candidate())
+    first = promotion.head(world.store, "animals")
+    body = json.loads(world.store.get(first.key)) | {"time": "2999-01-01T00:00:00.000000+00:00"}
+    world.store.put(first.key, json.dumps(body).encode())
+    world.promote(world.candidate())
+    assert promotion.head(world.store, "animals").time == "2999-01-01T00:00:00.000000+00:00"
+
+
+WRITER = """
+import sys
+from flows import models, promotion
+from infra.errors import Refused
+from infra.store import open_store
+
+uri, number, card = sys.argv[1:]
+store = open_store(uri)
+version = models.resolve(store, f"animals/{number}")
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    promotion.promote(store, version, card, author=f"writer {number}")
+    print("won")
+except Refused as error:
+    print(error)
+"""
+
+
+def test_of_racing_promotions_one_wins_and_the_others_are_told_to_gate_again(world):
+    writers = {}
+    for number in range(1, 9):
+        arguments = [world.store.uri, str(number), world.scorecard(world.candidate())]
+        writers[number] = subprocess.Popen(
+            [sys.executable, "-c", WRITER, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=child_environment(),
+        )
+    assert all(writer.stdout.readline() == "ready\n" for writer in writers.values())
+    for writer in writers.values():
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    found = {number: writer.communicate()[0].strip() for number, writer in writers.items()}
+    won = [number for number, result in found.items() if result == "won"]
+    assert len(won) == 1
+    assert all("champion changed: gate again" in result for number, result in found.items() if number not in won)
+    assert [entry.version for entry in promotion.read_log(world.store, "animals")] == won
+    assert promotion.verify(world.store, "animals") == []
+
+
+def test_racing_rejections_all_get_a_number(world, monkeypatch):
+    """A writer that lost its number to an entry that crowns nobody takes the next one."""
+    first, second = world.candidate(), world.candidate()
+    cards = [world.scorecard(first), world.scorecard(second)]
+    versions = [models.resolve(world.store, subject.ref) for subject in (first, second)]
+    create = type(world.store).create
+    overtaken = []
+
+    def overtake(store, key, data):
+        if not overtaken and key.startswith("promotions/"):
+            overtaken.append(key)
+            promotion.reject(store, versions[1], cards[1], author="quick", reason="first")
+        return create(store, key, data)
+
+    monkeypatch.setattr(type(world.store), "create", overtake)
+    outcome = promotion.promote(world.store, versions[0], cards[0], author="slow")
+    assert outcome.entry.sequence == 2
+    assert [entry.author for entry in promotion.read_log(world.store, "animals")] == ["quick", "slow"]
+    assert promotion.verify(world.store, "animals") == []
+
+
+@pytest.fixture
+def long_log(world):
+    for _ in range(3):
+        world.promote(world.candidate())
+    assert promotion.verify(world.store, "animals") == []
+    return world
+
+
+@pytest.mark.parametrize("sequence", [1, 2])
+def test_an_altered_entry_breaks_the_chain(long_log, sequence):
+    key = promotion.entry_key("animals", sequence)
+    long_log.store.put(key, long_log.store.get(key).replace(b'"author": "mel"', b'"author": "mal"'))
+    problems = promotion.verify(long_log.store, "animals")
+    assert any(promotion.entry_key("animals", sequence + 1) in problem for problem in problems)
+
+
+def test_a_removed_entry_is_found(long_log):
+    long_log.store.delete(promotion.entry_key("animals", 2))
+    assert promotion.verify(long_log.store, "animals")
+
+
+def test_an_unreadable_entry_is_found(long_log):
+    long_log.store.put(promotion.entry_key("animals", 3), b"{torn")
+    assert any("cannot be read" in problem for problem in promotion.verify(long_log.store, "animals"))
+
+
+def test_a_lost_scorecard_is_found(long_log):
+    entry = promotion.head(long_log.store, "animals")
+    long_log.store.delete(f"scorecards/{entry.scorecard}/scorecard.json")
+    assert any("missing or altered" in problem for problem in promotion.verify(long_log.store, "animals"))
+
+
+def test_alias_follows_the_log_once(world, monkeypatch):
+    calls = []
+    monkeypatch.setattr(tracking, "set_alias", lambda *arguments: calls.append(arguments))
+    assert not promotion.mirror(world.store, world.settings, "animals"), "there is no champion to point at"
+    world.promote(world.candidate())
+    world.promote(world.candidate())
+    assert promotion.mirror(world.store, world.settings, "animals")
+    assert not promotion.mirror(world.store, world.settings, "animals")
+    assert calls == [(world.settings, "animals", "2", "champion")]
+    # Behind the note's back, the newest entry is exchanged: the chain alone could not tell.
+    key = promotion.entry_key("animals", 2)
+    world.store.put(key, world.store.get(key).replace(b'"reason": ""', b'"reason": "!"'))
+    assert any("not the one the alias was set from" in problem for problem in promotion.verify(world.store, "animals"))
+
+
+def test_alias_is_set_again_when_the_champion_changed_meanwhile(world, monkeypatch):
+    calls = []
+
+    def slow(settings, name, version, alias):
+        calls.append(version)
+        if len(calls) == 1:
+            world.promote(world.candidate())
+
+    monkeypatch.setattr(tracking, "set_alias", slow)
+    world.promote(world.candidate())
+    promotion.mirror(world.store, world.settings, "animals")
+    assert calls == ["1", "2"]
+
+
+def test_history_is_newest_first_and_marks_the_champion(long_log):
+    lines = list(promotion.history(long_log.store, "animals"))
+    assert [(line["sequence"], line["champion"]) for line in lines] == [(3, True), (2, False), (1, False)]
+
+
+def test_an_entry_of_a_newer_slipway_is_refused_in_one_line(world):
+    world.promote(world.candidate())
+    key = promotion.entry_key("animals", 1)
+    body = json.loads(world.store.get(key)) | {"format": promotion.FORMAT + 1}
+    world.store.put(key, json.dumps(body).encode())
+    with pytest.raises(WrongInput, match="newer"):
+        promotion.champion(world.store, "animals")
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"policy": "automatc"}, "did you mean 'automatic'"),
+        ({"policy": "approvals"}, "is not in this version"),
+        ({"polcy": "automatic"}, "did you mean 'policy'"),
+        ({"policy": ["automatic"]}, "unknown"),
+    ],
+)
+def test_a_wrong_policy_gets_one_line(section, message):
+    with pytest.raises(WrongInput, match=message):
+        promotion.parse_policy(section, "experiment animals")
+
+
+def test_asking_who_is_champion_imports_nothing_heavy(world):
+    world.promote(world.candidate())
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom infra.store import FolderStore\nfrom flows import promotion\n"
+        f"store = FolderStore(Path({str(world.folder / 'store')!r}))\n"
+        "assert promotion.champion(store, 'animals').version == 1 and list(promotion.history(store, 'animals'))\n"
+        "heavy = 'torch ray mlflow prefect great_expectations pyarrow pandas numpy sklearn scipy matplotlib'.split()\n"
+        "print([name for name in heavy if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=child_environment())
+    assert done.stdout.strip() == "[]", done.stderr
