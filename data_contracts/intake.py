@@ -6,7 +6,6 @@ the columns that some rule names.
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,9 +31,11 @@ class Quarantined:
     file: str
     row: int
     """Number of the row in its file, from 1, the header not counted."""
-    values: str | None
+    line: int | None = None
+    """Where in the file a row that could not be parsed begins, from 1."""
+    values: str | None = None
     """JSON of the row's values, as the source gave them or, when the cast went well, after it."""
-    raw: bytes | None
+    raw: bytes | None = None
     """Bytes of a row that could not be parsed."""
 
 
@@ -70,39 +71,23 @@ def take_in(contract: Contract, uri: str | None, cache: Path, folder: Path, prog
         for found in source.read(contract, uri, cache, progress):
             if isinstance(found, Unreadable):
                 rows_in += 1
-                quarantined.append(
-                    Quarantined(
-                        names.of_raw(found.raw),
-                        ["row:parse"],
-                        f"row {found.reason}",
-                        found.file,
-                        found.row,
-                        None,
-                        found.raw,
-                    )
-                )
+                row_id, reason = names.of_raw(found.raw), f"row {found.reason}"
+                place: dict[str, Any] = {"file": found.file, "row": found.row, "line": found.line, "raw": found.raw}
+                quarantined.append(Quarantined(row_id, ["row:parse"], reason, **place))
                 continue
             rows_in += found.num_rows
             metadata = {key.decode(): value.decode() for key, value in (found.schema.metadata or {}).items()}
-            place, first = metadata.get("file", ""), int(metadata.get("row", 1))
+            file_name, first = metadata.get("file", ""), int(metadata.get("row", 1))
             batch, faults = cast(found, contract)
             for row, (column, problem) in sorted(faults.items()):
                 values = found.slice(row, 1).to_pylist()[0]
-                quarantined.append(
-                    Quarantined(
-                        names.of_values(values),
-                        [f"{column}:type"],
-                        f"{column}: {problem}",
-                        place,
-                        first + row,
-                        _json(values),
-                        None,
-                    )
-                )
+                row_id, reason = names.of_values(values), f"{column}: {problem}"
+                kept: dict[str, Any] = {"file": file_name, "row": first + row, "values": _json(values)}
+                quarantined.append(Quarantined(row_id, [f"{column}:type"], reason, **kept))
             start = 0
             for end in [*sorted(faults), found.num_rows]:
                 if end > start:
-                    origins.append((len(ids), place, first + start))
+                    origins.append((len(ids), file_name, first + start))
                     part = batch.slice(start, end - start)
                     ids += names.of(part)
                     writer.write_batch(part)
@@ -142,9 +127,8 @@ def quarantine_failing(intake: Intake, rows: dict[int, list[tuple[str, str]]]) -
         file, row = intake.origin(index)
         values = _json(intake.table.slice(index, 1).to_pylist()[0])
         rules, reasons = zip(*sorted(failed), strict=True)
-        intake.quarantined.append(
-            Quarantined(intake.ids[index], list(rules), "; ".join(reasons), file, row, values, None)
-        )
+        bad = Quarantined(intake.ids[index], list(rules), "; ".join(reasons), file, row, values=values)
+        intake.quarantined.append(bad)
 
 
 def most_common(quarantined: list[Quarantined], limit: int = 3) -> str:
@@ -169,12 +153,8 @@ def quarantine_table(entries: list[Quarantined]) -> "pa.Table":
         "reason": ([entry.reason for entry in entries], pa.string()),
         "file": ([entry.file for entry in entries], pa.string()),
         "row": ([entry.row for entry in entries], pa.int64()),
+        "line": ([entry.line for entry in entries], pa.int64()),
         "values": ([entry.values for entry in entries], pa.string()),
         "raw": ([entry.raw for entry in entries], pa.binary()),
     }
     return pa.table({name: pa.array(values, kind) for name, (values, kind) in columns.items()})
-
-
-def in_batches(values: list[Any], size: int = 65536) -> Iterator[list[Any]]:
-    for start in range(0, len(values), size):
-        yield values[start : start + size]

@@ -1,10 +1,9 @@
-"""What any ODCS v3 document must be: safe YAML, the standard's JSON schema, quality rules that can be run.
+"""What any ODCS v3 document must be: safe YAML, and the standard's JSON schema.
 
 NOTE the schema is applied before the package's own model, because the model drops a misspelt nested key in silence
 and so turns `requierd: true` into a column that may be empty.
 """
 
-import re
 from typing import Any
 
 from infra.errors import WrongInput, choices
@@ -14,7 +13,6 @@ MAX_ALIASES = 20
 """Each alias can at most double what was there: 20 keep any bomb below 2,000 times the file."""
 MAX_DEPTH = 40
 
-METRICS = {"nullValues", "missingValues", "invalidValues", "duplicateValues", "rowCount"}
 OPERATORS = {
     "mustBe",
     "mustNotBe",
@@ -25,14 +23,6 @@ OPERATORS = {
     "mustBeBetween",
     "mustNotBeBetween",
 }
-ARGUMENTS = {
-    "nullValues": set(),
-    "missingValues": {"missingValues"},
-    "invalidValues": {"validValues", "pattern"},
-    "duplicateValues": {"properties"},
-    "rowCount": set(),
-}
-UNITS = {"rows", "percent"}
 
 
 def load_yaml(text: str, where: str) -> dict[str, Any]:
@@ -42,20 +32,23 @@ def load_yaml(text: str, where: str) -> dict[str, Any]:
     if len(text) > MAX_BYTES:
         raise WrongInput(f"{where}: is {len(text):,} characters long; a contract has at most {MAX_BYTES:,}")
     base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:timestamp"]
+        for first, known in base.yaml_implicit_resolvers.items()
+    }
 
     class Loader(base):  # type: ignore[misc, valid-type]
-        yaml_implicit_resolvers = {
-            first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-            for first, resolvers in base.yaml_implicit_resolvers.items()
-        }
+        yaml_implicit_resolvers = resolvers
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             seen = set()
             for key, _ in node.value:
-                if key.tag != "tag:yaml.org,2002:merge" and key.value in seen:
+                if not isinstance(key.value, str) or key.tag == "tag:yaml.org,2002:merge":
+                    continue
+                if key.value in seen:
                     line = key.start_mark.line + 1
                     raise WrongInput(f"{where}: line {line}: key '{key.value}' stands there twice; keep one")
-                seen.add(key.value if isinstance(key.value, str) else id(key))
+                seen.add(key.value)
             return super().construct_mapping(node, deep)
 
     try:
@@ -65,14 +58,15 @@ def load_yaml(text: str, where: str) -> dict[str, Any]:
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if aliases > MAX_ALIASES or depth > MAX_DEPTH:
+                line = event.start_mark.line + 1 if event.start_mark else 1
                 what = f"more than {MAX_ALIASES} aliases" if aliases > MAX_ALIASES else f"more than {MAX_DEPTH} levels"
-                raise WrongInput(f"{where}: line {event.start_mark.line + 1}: {what}; write it out plainly")
-        document = yaml.load(text, Loader=Loader)
+                raise WrongInput(f"{where}: line {line}: {what}; write it out plainly")
+        document = yaml.load(text, Loader=Loader)  # noqa: S506 Loader is the safe one
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
+        place = f"line {mark.line + 1}: " if mark else ""
         problem = getattr(error, "problem", None) or str(error)
-        raise WrongInput(f"{where}: {line}is not YAML ({problem}); mend it") from None
+        raise WrongInput(f"{where}: {place}is not YAML ({problem}); mend it") from None
     except (ValueError, RecursionError) as error:
         raise WrongInput(f"{where}: is not YAML ({error}); mend it") from None
     if not isinstance(document, dict):
@@ -91,7 +85,7 @@ def _check_plain(value: Any, where: str, path: str) -> None:
     elif isinstance(value, list):
         for index, item in enumerate(value):
             _check_plain(item, where, f"{path}[{index}]")
-    elif isinstance(value, float) and not (value - value == 0):
+    elif isinstance(value, float) and value - value != 0:
         raise WrongInput(f"{where}: {path}: {value} is not a finite number; write one")
     elif isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
         raise WrongInput(f"{where}: {path}: holds half a character (a lone surrogate); write it out")
@@ -132,8 +126,8 @@ def check_document(document: dict[str, Any], where: str) -> None:
             missing = next(key for key in error.validator_value if key not in error.instance)
             faults.append((1, path, f"'{missing}' is missing"))
         elif error.validator == "enum":
-            known = [str(value) for value in error.validator_value]
-            faults.append((1, path, f"{error.instance!r} is unknown; {choices(str(error.instance), known)}"))
+            values = [str(value) for value in error.validator_value]
+            faults.append((1, path, f"{error.instance!r} is unknown; {choices(str(error.instance), values)}"))
         elif error.validator == "type":
             faults.append((1, path, f"{_short(error.instance)} is not {_either(error.validator_value)}"))
         elif error.validator == "oneOf" and isinstance(error.instance, dict) and "quality" in path:
@@ -175,7 +169,8 @@ def _path(document: Any, parts: list[str | int]) -> str:
 def _known_keys(root: dict[str, Any], schema: Any) -> set[str]:
     """Every property that a schema, or any it refers to for the same object, names."""
     known: set[str] = set()
-    waiting, seen = [schema], []
+    waiting: list[Any] = [schema]
+    seen: list[Any] = []
     while waiting:
         part = waiting.pop()
         if not isinstance(part, dict) or any(part is other for other in seen):
@@ -200,92 +195,3 @@ def _short(value: Any) -> str:
 
 def _either(types: str | list[str]) -> str:
     return types if isinstance(types, str) else " or ".join(types)
-
-
-def check_rule(rule: dict[str, Any], where: str) -> dict[str, Any] | None:
-    """A quality rule ready to run: {"kind": "metric" | "expectation" ...}; None for one of words. Raises WrongInput."""
-    kind = rule.get("type", "library")
-    severity = rule.get("severity", "error")
-    if kind == "text":
-        return None  # for people; nothing claims to check it
-    if kind == "sql":
-        raise WrongInput(
-            f"{where}: rules in SQL are not run (no contract is evaluated as code); use a metric or a GX rule"
-        )
-    if kind == "library":
-        metric = rule["metric"]
-        operator = next(key for key in rule if key in OPERATORS)
-        arguments = rule.get("arguments") or {}
-        for key in arguments:
-            if key not in ARGUMENTS[metric]:
-                raise WrongInput(
-                    f"{where}: arguments: unknown key '{key}' for {metric}; {choices(key, ARGUMENTS[metric])}"
-                )
-        if metric == "invalidValues" and not arguments:
-            raise WrongInput(f"{where}: invalidValues needs arguments: validValues (a list) or pattern")
-        if "pattern" in arguments:
-            try:
-                re.compile(arguments["pattern"])
-            except (re.error, TypeError) as error:
-                raise WrongInput(f"{where}: arguments.pattern is not a regular expression ({error})") from None
-        unit = rule.get("unit", "rows")
-        if unit not in UNITS:
-            raise WrongInput(f"{where}: unit '{unit}' is unknown; {choices(unit, UNITS)}")
-        bound = rule[operator]
-        numbers = bound if isinstance(bound, list) else [bound]
-        if any(isinstance(number, bool) or not isinstance(number, (int, float)) for number in numbers):
-            raise WrongInput(f"{where}: {operator}: {bound!r} is not a number; write how many {unit}")
-        return {
-            "kind": "metric",
-            "metric": metric,
-            "operator": operator,
-            "bound": bound,
-            "unit": unit,
-            "arguments": arguments,
-            "severity": severity,
-            "name": rule.get("name") or metric,
-        }
-    if rule["engine"].lower().replace("_", "").replace("-", "") != "greatexpectations":
-        raise WrongInput(f"{where}: engine '{rule['engine']}' is unknown; there is: greatExpectations")
-    implementation = rule["implementation"]
-    if isinstance(implementation, str):
-        implementation = load_yaml(implementation, f"{where}: implementation")
-    return _check_expectation(implementation, rule, f"{where}: implementation", severity)
-
-
-def _check_expectation(body: dict[str, Any], rule: dict[str, Any], where: str, severity: str) -> dict[str, Any]:
-    for key in body:
-        if key not in ("type", "expectation_type", "kwargs", "meta"):
-            raise WrongInput(f"{where}: unknown key '{key}'; {choices(key, ['type', 'kwargs', 'meta'])}")
-    kind = body.get("type") or body.get("expectation_type")
-    known = expectations()
-    if kind not in known:
-        raise WrongInput(f"{where}: expectation {kind!r} is not Great Expectations' own; {choices(str(kind), known)}")
-    kwargs = body.get("kwargs") or {}
-    if not isinstance(kwargs, dict):
-        raise WrongInput(f"{where}: kwargs {kwargs!r} is not a map")
-    for key in kwargs:
-        if key in ("row_condition", "condition_parser", "result_format"):
-            reason = "decided by Slipway" if key == "result_format" else "text that would be run as code"
-            raise WrongInput(f"{where}: kwargs.{key} is not taken ({reason}); leave it out")
-    return {
-        "kind": "expectation",
-        "type": kind,
-        "kwargs": kwargs,
-        "severity": severity,
-        "name": rule.get("name") or kind,
-    }
-
-
-def expectations() -> list[str]:
-    """Names of Great Expectations' own expectations, from its files: importing it takes seconds.
-
-    Left out are those that hand a query to a database.
-    """
-    import importlib.util
-    from pathlib import Path
-
-    spec = importlib.util.find_spec("great_expectations")
-    assert spec is not None and spec.submodule_search_locations
-    folder = Path(spec.submodule_search_locations[0]) / "expectations" / "core"
-    return sorted(path.stem for path in folder.glob("expect_*.py") if "query" not in path.stem)

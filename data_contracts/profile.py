@@ -36,7 +36,7 @@ def profile(table: "pa.Table", contract: "Contract") -> dict[str, Any]:
 def _column(values: "pa.ChunkedArray", kind: str) -> dict[str, Any]:
     import pyarrow.compute as pc
 
-    found: dict[str, Any] = {"type": kind, "nulls": values.null_count}
+    found: dict[str, Any] = {"type": kind, "rows": len(values), "nulls": values.null_count}
     if kind in ("integer", "number"):
         return found | _numbers(values)
     if kind in ("date", "timestamp"):

@@ -10,12 +10,9 @@ Every file carries its hash in its name, so two writers of one version cannot sp
 JSON): never of Parquet bytes, times or reports.
 """
 
-import hashlib
 import json
 import os
 import tempfile
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,14 +23,14 @@ from data_contracts.source import load_source
 from data_contracts.splits import SPLITS
 from infra.artifacts import check_format
 from infra.digests import digest, digest_file
-from infra.errors import Refused, SlipwayError, WrongInput, choices
+from infra.errors import SlipwayError, WrongInput, choices
 from infra.progress import Progress
 from infra.store import NotFound, Store
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from data_contracts.intake import Intake
+    from data_contracts.draft import Draft
 
 FORMAT = 1
 LATEST = "latest"
@@ -69,18 +66,30 @@ def list_versions(store: Store) -> list[Version]:
 
 
 def _load(store: Store, name: str, version_digest: str) -> Version:
+    """Raises NotFound, WrongInput when a newer Slipway wrote it, SlipwayError when the manifest was altered."""
     key = f"datasets/{name}/{version_digest}/manifest.json"
-    body = json.loads(store.get(key))
-    check_format(body, FORMAT, key)
-    return Version(
-        name=body["name"],
-        digest=body["digest"],
-        rows=body["rows"],
-        contract_digest=body["contract"],
-        schema_digest=body["schema"],
-        counts=body["counts"],
-        manifest=body,
-    )
+    try:
+        body = json.loads(store.get(key))
+        check_format(body, FORMAT, key)
+        version = Version(
+            name=body["name"],
+            digest=body["digest"],
+            rows=body["rows"],
+            contract_digest=body["contract"],
+            schema_digest=body["schema"],
+            counts=body["counts"],
+            manifest=body,
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise SlipwayError(f"{key}: was altered ({error}); register the dataset again") from None
+    except NotFound:
+        raise
+    except KeyError as error:
+        raise SlipwayError(f"{key}: was altered (no {error}); register the dataset again") from None
+    named = digest({"rows": version.rows, "contract": version.contract_digest})
+    if (version.name, version.digest, named) != (name, version_digest, version_digest):
+        raise SlipwayError(f"{key}: was altered (its digests are another version's); register the dataset again")
+    return version
 
 
 def resolve(store: Store, ref: str) -> Version:
@@ -195,10 +204,7 @@ def _path(store: Store, version: Version, file: str) -> Path:
 
 def damage(store: Store, version: Version) -> str | None:
     """The first file that is missing or is not what the manifest says, as one phrase; None when all is whole."""
-    manifest = version.manifest
-    if version.digest != digest({"rows": version.rows, "contract": version.contract_digest}):
-        return f"{version.key('manifest.json')} was altered"
-    for entry in manifest["files"].values():
+    for entry in version.manifest["files"].values():
         key = version.key(entry["name"])
         try:
             path = store.local_path(key)
@@ -225,211 +231,77 @@ def register(
     Raises WrongInput for a source that cannot be read as the contract says, Refused for one that violates it; in
     both cases nothing is written.
     """
+    from data_contracts.draft import Draft
+
     cache = cache or _cache()
-    fingerprint = load_source(contract.source).fingerprint(contract, source_uri, cache)
+    source = load_source(contract.source)
+    fingerprint = source.fingerprint(contract, source_uri, cache)
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
-        draft = _Draft(contract, source_uri, cache, Path(folder), progress)
-        if load_source(contract.source).fingerprint(contract, source_uri, cache) != fingerprint:
-            raise WrongInput(f"source {source_uri or contract.path}: changed while it was read; register it again")
-        manifest = f"datasets/{contract.name}/{draft.digest}/manifest.json"
-        created = not store.exists(manifest)
-        version = None if created else _load(store, contract.name, draft.digest)
-        if version is None or damage(store, version):
-            version = draft.write(store, manifest)
-    _tag(
-        store,
-        version,
-        tag,
-        {
-            "source": _address(source_uri),
-            "contract_path": _absolute(contract.path),
-            "fingerprint": fingerprint,
-        },
-    )
+        draft = Draft(contract, source_uri, cache, Path(folder), progress)
+        if source.fingerprint(contract, source_uri, cache) != fingerprint:
+            raise WrongInput(f"{draft.where}: changed while it was read; register it again")
+        version = _whole(store, contract.name, draft.digest)
+        created = version is None
+        if version is None:
+            version = _commit(store, contract, draft)
+    facts = {
+        "source": _address(source_uri),
+        "contract_path": os.path.abspath(contract.path) if os.path.exists(contract.path) else contract.path,
+        "fingerprint": fingerprint,
+    }
+    _tag(store, version, tag, facts)
     return version, created
+
+
+def _whole(store: Store, name: str, version_digest: str) -> Version | None:
+    """The version, if it is there and nothing of it is missing or altered."""
+    try:
+        version = _load(store, name, version_digest)
+    except (NotFound, SlipwayError):
+        return None
+    return None if damage(store, version) else version
+
+
+def _commit(store: Store, contract: Contract, draft: "Draft") -> Version:
+    """Write the files, then the manifest that makes them a version."""
+    key = f"datasets/{contract.name}/{draft.digest}/manifest.json"
+    body = {
+        "format": FORMAT,
+        "name": contract.name,
+        "digest": draft.digest,
+        "rows": draft.rows,
+        "contract": contract.digest,
+        "schema": contract.schema_digest,
+        **contract.schema_section,
+        **draft.upload(store, key.removesuffix("manifest.json")),
+        "created": _now(),
+    }
+    manifest = json.dumps(body, indent=1, sort_keys=True).encode()
+    if not store.create(key, manifest) and _whole(store, contract.name, draft.digest) is None:
+        store.put(key, manifest)  # it was whole once, and somebody altered it or took a file
+    # Of two writers that finish together the first one's manifest is the version's; both wrote all it names.
+    return _load(store, contract.name, draft.digest)
 
 
 def validate_source(
     contract: Contract, source_uri: str | None = None, progress: Progress | None = None, cache: Path | None = None
 ) -> dict[str, Any]:
-    """What `register` would find, without writing: counts, warnings, the validation report. Raises as it does."""
+    """What `register` would find, writing nothing: digest, counts, warnings, up to 100 quarantined rows, the report."""
+    from data_contracts.draft import Draft
+
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
-        draft = _Draft(contract, source_uri, cache or _cache(), Path(folder), progress)
+        draft = Draft(contract, source_uri, cache or _cache(), Path(folder), progress)
+        shown = [
+            {"row_id": row.row_id, "reason": row.reason, "file": row.file, "row": row.row}
+            for row in draft.intake.quarantined[:100]
+        ]
         return {
             "digest": draft.digest,
             "counts": draft.counts,
             "warnings": draft.findings.warnings,
-            "quarantined": [
-                {"row_id": entry.row_id, "reason": entry.reason, "file": entry.file, "row": entry.row}
-                for entry in draft.intake.quarantined[:100]
-            ],
+            "quarantined": shown,
             "validation": draft.findings.report,
         }
-
-
-class _Draft:
-    """A version that is not in the store yet: every row judged, split and counted."""
-
-    def __init__(self, contract: Contract, uri: str | None, cache: Path, folder: Path, progress: Progress | None):
-        from data_contracts.intake import duplicates, most_common, quarantine_failing, take_in
-        from data_contracts.splits import assign
-        from data_contracts.validation import validate
-
-        self.contract, self.folder, self.progress = contract, folder, progress
-        self.intake = intake = take_in(contract, uri, cache, folder, progress)
-        self.where = uri or contract.path
-        self.filtered = duplicates(intake, contract)
-        self._say("checking the rules")
-        judged = [index for index in range(len(intake.ids)) if index not in self.filtered]
-        table = intake.table.take(judged) if self.filtered else intake.table
-        if not judged:
-            self._refuse_all(intake, most_common(intake.quarantined))
-        self.findings = validate(table, contract)
-        failing = {judged[index]: reasons for index, reasons in self.findings.rows.items()}
-        quarantine_failing(intake, failing)
-        if self.findings.refusals:
-            raise Refused(
-                f"source {self.where}: violates contract {contract.path}: {'; '.join(self.findings.refusals)[:500]}"
-            )
-        self.kept = [index for index in judged if index not in failing]
-        worst = most_common(intake.quarantined)
-        if not self.kept:
-            self._refuse_all(intake, worst)
-        share = len(intake.quarantined) / intake.rows_in
-        if share > contract.quarantine_limit:
-            raise Refused(
-                f"source {self.where}: {share:.1%} of {intake.rows_in:,} rows violate contract {contract.path} "
-                f"(slipway.quarantine.limit {contract.quarantine_limit:.1%}): {worst}"
-            )
-        self._say("assigning splits")
-        self.table = intake.table.take(self.kept) if len(self.kept) < len(intake.ids) else intake.table
-        self.splits = assign(self.table, contract)
-        self._check_splits()
-        self.counts = self._count()
-        self.rows = self._rows_digest(intake)
-        self.digest = digest({"rows": self.rows, "contract": contract.digest})
-
-    def _say(self, note: str) -> None:
-        if self.progress is not None:
-            self.progress.say(note)
-
-    def _refuse_all(self, intake: "Intake", worst: str) -> None:
-        raise Refused(
-            f"source {self.where}: every row ({intake.rows_in:,}) violates contract {self.contract.path}: {worst}; "
-            "mend the data or the contract"
-        )
-
-    def _check_splits(self) -> None:
-        sizes = Counter(self.splits)
-        shares = {"test": self.contract.split.test, "validation": self.contract.split.validation, "train": 1.0}
-        for split, share in shares.items():
-            if share > 0 and not sizes[split]:
-                what = f"groups of {self.contract.split.group}" if self.contract.split.group else "distinct inputs"
-                raise Refused(
-                    f"source {self.where}: split '{split}' would be empty ({len(self.splits):,} rows, too few {what}); "
-                    f"give more rows, or set slipway.split in {self.contract.path} to larger shares (or 0)"
-                )
-
-    def _count(self) -> dict[str, int]:
-        sizes = Counter(self.splits)
-        counts = {split: sizes[split] for split in SPLITS}
-        counts |= {"quarantined": len(self.intake.quarantined), "filtered": len(self.filtered)}
-        if sum(counts.values()) != self.intake.rows_in:
-            raise SlipwayError(
-                f"{self.where}: {self.intake.rows_in} rows came in and {sum(counts.values())} are accounted for"
-            )
-        return counts | {"rows_in": self.intake.rows_in}
-
-    def _rows_digest(self, intake: "Intake") -> str:
-        sha = hashlib.sha256()
-
-        def add(lines: Iterable[str]) -> None:
-            sha.update("".join(f"{line}\n" for line in lines).encode())
-
-        add(f"{intake.ids[index]} {split}" for index, split in zip(self.kept, self.splits, strict=True))
-        # Sorted: a row that fails its cast is met before one that fails a rule, whatever their order in the source.
-        add(sorted(f"quarantined {entry.row_id} {json.dumps(entry.rules)}" for entry in intake.quarantined))
-        add(
-            f"filtered {intake.ids[index]} duplicate {intake.ids[first]}"
-            for index, first in sorted(self.filtered.items())
-        )
-        return sha.hexdigest()
-
-    def write(self, store: Store, manifest: str) -> Version:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-        import pyarrow.parquet as pq
-
-        from data_contracts.intake import quarantine_table
-        from data_contracts.profile import profile
-
-        contract, intake = self.contract, self.intake
-        prefix = manifest.removesuffix("manifest.json")
-        files: dict[str, dict[str, Any]] = {}
-
-        def put(name: str, path: Path) -> None:
-            sha = digest_file(path)
-            target = f"{name}-{sha}{''.join(path.suffixes)}"
-            files[name] = {"name": target, "sha256": sha, "bytes": path.stat().st_size}
-            store.upload(path, prefix + target)
-
-        def put_table(name: str, table: pa.Table) -> None:
-            path = self.folder / f"{name.replace('/', '-')}.parquet"
-            pq.write_table(table, path, compression="zstd")
-            put(name, path)
-            files[name]["rows"] = table.num_rows
-
-        def put_json(name: str, body: dict[str, Any]) -> None:
-            path = self.folder / f"{name}.json"
-            path.write_text(json.dumps(body, indent=1, sort_keys=True, default=str), encoding="utf-8")
-            put(name, path)
-
-        self._say("writing the version")
-        ids = pa.array([intake.ids[index] for index in self.kept], pa.string())
-        rows = self.table.add_column(0, "row_id", ids)
-        splits = pa.array(self.splits, pa.string())
-        for split in SPLITS:
-            put_table(f"data/{split}", rows.filter(pc.equal(splits, split)))
-        put_table("quarantine", quarantine_table(intake.quarantined))
-        put_table(
-            "filtered",
-            pa.table(
-                {
-                    "row_id": pa.array([intake.ids[index] for index in sorted(self.filtered)], pa.string()),
-                    "duplicate_of": pa.array(
-                        [intake.ids[self.filtered[index]] for index in sorted(self.filtered)], pa.string()
-                    ),
-                }
-            ),
-        )
-        put_json("validation", self.findings.report)
-        put_json("profile", profile(self.table, contract))
-        path = self.folder / "contract.odcs.yaml"
-        path.write_text(contract.text, encoding="utf-8")
-        put("contract", path)
-        body = {
-            "format": FORMAT,
-            "name": contract.name,
-            "digest": self.digest,
-            "rows": self.rows,
-            "contract": contract.digest,
-            "schema": contract.schema_digest,
-            "counts": self.counts,
-            "columns": contract.schema_section["columns"],
-            "warnings": self.findings.warnings,
-            "files": files,
-            "created": _now(),
-        }
-        # Another writer of the same version may have been first: then its manifest is the version's.
-        store.create(manifest, json.dumps(body, indent=1, sort_keys=True).encode())
-        version = _load(store, contract.name, self.digest)
-        if (found := damage(store, version)) is not None:
-            # Only the manifest's own files can be missing here: the version was whole once and somebody took one.
-            store.put(manifest, json.dumps(body, indent=1, sort_keys=True).encode())
-            version = _load(store, contract.name, self.digest)
-            if damage(store, version):
-                raise SlipwayError(f"dataset {version.ref}: {found}")
-        return version
 
 
 def _tag(store: Store, version: Version, tag: str, facts: dict[str, Any]) -> None:
@@ -454,10 +326,6 @@ def _now() -> str:
 def _address(uri: str | None) -> str | None:
     """A source's address as it means the same from any folder."""
     return None if uri is None else uri if "://" in uri else os.path.abspath(uri)
-
-
-def _absolute(path: str) -> str:
-    return os.path.abspath(path) if os.path.exists(path) else path
 
 
 def _cache() -> Path:

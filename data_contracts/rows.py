@@ -7,9 +7,10 @@ be cast or parsed is named by its raw values or bytes.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,12 +36,12 @@ def schema_of(contract: "Contract") -> "pa.Schema":
 def cast(batch: "pa.RecordBatch", contract: "Contract") -> "tuple[pa.RecordBatch, dict[int, tuple[str, str]]]":
     """The batch in the contract's types, and of the rows that do not fit: row -> (column, what is wrong).
 
-    In the returned batch such a row's value is null. Raises WrongInput only through the caller: every column of the
-    contract must be there.
+    In the returned batch such a value is null. Every column of the contract must be there.
     """
     import pyarrow as pa
 
-    columns, faults = [], {}
+    columns = []
+    faults: dict[int, tuple[str, str]] = {}
     for column in contract.columns:
         values, wrong = _cast_column(batch.column(column.name), column, contract.nulls)
         columns.append(values)
@@ -57,36 +58,51 @@ def _cast_column(values: "pa.Array", column: "Column", nulls: tuple[str, ...]) -
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     if pa.types.is_floating(values.type):
-        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
-    try:
-        text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
-        if text:
-            if nulls:
-                values = pc.if_else(
-                    pc.is_in(values, pa.array(nulls, values.type)), pa.scalar(None, values.type), values
-                )
-            if column.arrow == "string":
-                return pc.utf8_normalize(values.cast(pa.string()), form="NFC"), {}
+        values = _without(values, pc.is_nan(values))
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        if column.arrow != "string":
             values = pc.utf8_trim_whitespace(values)
-            if column.arrow in ("float", "double"):
-                # By way of float64: a float32 file and its CSV must agree.
-                values = values.cast(pa.float64())
-                values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)
-            elif column.arrow == "timestamp":
-                raise pa.ArrowInvalid("zones differ from row to row")
-        elif pa.types.is_floating(values.type) and column.arrow == "bool":
-            raise pa.ArrowInvalid("0.5 is no truth value")
-        elif column.arrow == "string" and not pa.types.is_integer(values.type):
-            raise pa.ArrowInvalid("Python's text of a number is the shortest that gives it back")
-        elif column.arrow == "timestamp" and pa.types.is_timestamp(values.type):
-            if values.type.tz is None:
-                values = pc.assume_timezone(values.cast(pa.timestamp("us")), "UTC")
-        cast_values = values.cast(target, safe=column.arrow not in ("float", "double"))
-        if column.arrow in ("float", "double"):
-            cast_values = pc.add(cast_values, pa.scalar(0.0, target))  # -0.0 is 0.0
-        return cast_values, {}
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        if nulls:
+            values = _without(values, pc.is_in(values, pa.array(nulls, values.type)))
+        if column.arrow == "string":
+            return pc.utf8_normalize(values.cast(pa.string()), form="NFC"), {}
+    try:
+        return _cast_whole(values, column.arrow, target), {}
+    except pa.ArrowException:  # some value does not fit, or only `_cast_each` knows this pair of types
         return _cast_each(values, column, target)
+
+
+def _without(values: "pa.Array", mask: "pa.Array") -> "pa.Array":
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.if_else(mask, pa.scalar(None, values.type), values)
+
+
+def _cast_whole(values: "pa.Array", name: str, target: "pa.DataType") -> "pa.Array":
+    """Cast by Arrow where it and `_cast_each` agree on every value. Raises pa.ArrowException elsewhere."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    if name in ("float", "double"):
+        # By way of float64: a float32 file and its CSV must agree. Adding 0 makes -0.0 the 0.0 it equals.
+        wide = pc.add(values.cast(pa.float64(), safe=False), 0.0)
+        if text:
+            wide = _without(wide, pc.is_nan(wide))
+        narrow = wide.cast(target, safe=False)
+        if target == pa.float32() and not pc.is_inf(narrow).equals(pc.is_inf(wide)):
+            raise pa.ArrowInvalid("too large for 32 bits")
+        return narrow
+    if text and (name == "timestamp" or pc.any(pc.match_substring_regex(values, "[^-0-9A-Za-z:.]|x|X")).as_py()):
+        raise pa.ArrowInvalid("Arrow reads 0x10 as a number, and times with a zone as another type")
+    if name == "string" and not pa.types.is_integer(values.type):
+        raise pa.ArrowInvalid("Python's text of a number is the shortest that gives it back")
+    if name == "bool" and not text and not pa.types.is_boolean(values.type):
+        raise pa.ArrowInvalid("7 is no truth value")
+    if name == "timestamp" and pa.types.is_timestamp(values.type) and values.type.tz is None:
+        values = pc.assume_timezone(values.cast(pa.timestamp("us")), "UTC")
+    return values.cast(target)
 
 
 def _cast_each(values: "pa.Array", column: "Column", target: "pa.DataType") -> "tuple[pa.Array, dict[int, str]]":
@@ -99,7 +115,9 @@ def _cast_each(values: "pa.Array", column: "Column", target: "pa.DataType") -> "
     for row, value in enumerate(values.to_pylist()):
         try:
             scalar = None if value is None else pa.scalar(read(value), target)
-        except (ValueError, TypeError, ArithmeticError, InvalidOperation, pa.ArrowException, OverflowError):
+            if scalar is not None and target == pa.float32() and math.isinf(scalar.as_py()) > math.isinf(float(value)):
+                raise OverflowError(value)
+        except (ValueError, TypeError, ArithmeticError, KeyError, pa.ArrowException):
             scalar = None
             shown = str(value) if len(str(value)) <= 60 else f"{str(value)[:57]}..."
             faults[row] = f"'{shown}' is not {_article(column)}"
@@ -113,17 +131,22 @@ def _article(column: "Column") -> str:
     return name + width
 
 
+def _plain(value: Any) -> Any:
+    """Python reads 1_000 and other alphabets' digits as numbers; a data file's reader would not."""
+    if isinstance(value, str) and ("_" in value or not value.isascii()):
+        raise ValueError(value)
+    return value
+
+
 def _read_integer(value: Any) -> int:
-    if isinstance(value, bool):
-        return int(value)
-    number = Decimal(value if isinstance(value, (str, int, Decimal)) else repr(value))
-    if number.adjusted() > 40 or number != number.to_integral_value():
+    number = Decimal(repr(value) if isinstance(value, float) else _plain(value))
+    if not number.is_finite() or number.adjusted() > 40 or number != number.to_integral_value():
         raise ValueError(value)
     return int(number)
 
 
 def _read_number(value: Any) -> float | None:
-    number = float(value)
+    number = float(_plain(value))
     return None if number != number else number + 0.0
 
 

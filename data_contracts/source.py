@@ -35,6 +35,9 @@ class Unreadable:
 
     file: str
     row: int
+    """Its number in the file, from 1, the header not counted."""
+    line: int
+    """Where it begins in the file, from 1."""
     raw: bytes
     reason: str
 

@@ -9,7 +9,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from infra.errors import SlipwayError, WrongInput
+from infra.errors import SlipwayError, WrongInput, choices
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -202,33 +202,28 @@ def _quality_rule(rule: dict[str, Any], column: str | None) -> Rule:
     )
 
 
-def _columns_of(rules: list[Rule], contract: "Contract") -> list[str]:
-    """The columns that the rules name, in any argument."""
+def columns_of_rules(contract: "Contract") -> list[str]:
+    """The columns that some rule names, in any argument. Raises WrongInput for one that the schema lacks."""
+    there = [column.name for column in contract.columns]
     named: set[str] = set()
-    for rule in rules:
+    for rule in rules_of(contract):
         for key, value in rule.kwargs.items():
             if key.startswith("column"):
                 named.update([value] if isinstance(value, str) else value)
-    for name in named:
-        contract_names = [column.name for column in contract.columns]
-        if name not in contract_names:
-            from infra.errors import choices
-
-            raise WrongInput(
-                f"contract {contract.path}: quality: column '{name}' is not in the schema; "
-                f"{choices(name, contract_names)}"
-            )
-    return [column.name for column in contract.columns if column.name in named]
+    for name in sorted(named):
+        if name not in there:
+            raise WrongInput(f"contract {contract.path}: quality: column '{name}' is not there; {choices(name, there)}")
+    return [name for name in there if name in named]
 
 
 def validate(table: "pa.Table", contract: "Contract") -> Findings:
-    """Run every rule of the contract over the whole table of cast rows."""
+    """Run every rule of the contract over whole columns: cast rows, at least those columns that the rules name."""
     rules = rules_of(contract)
     findings = Findings()
     if not rules:
         findings.report = {"format": FORMAT, "success": True, "results": [], "statistics": {}, "meta": {}}
         return findings
-    results, version = _run(rules, table, _columns_of(rules, contract), contract)
+    results, version = _run(rules, table, columns_of_rules(contract), contract)
     for rule, result in zip(rules, results, strict=True):
         result["success"] = _judge(rule, result, table.num_rows, findings)
         result["meta"] = {"rule": rule.key, "severity": rule.severity}
@@ -269,14 +264,12 @@ def _run(
             kwargs = {key: value for key, value in rule.kwargs.items() if value is not None}
             try:
                 suite.append(get_expectation_impl(rule.expectation)(**kwargs, meta={"rule": number}))
-            except (ValidationError, TypeError, ValueError) as error:
-                problem = (
-                    error.errors()[0] if isinstance(error, ValidationError) else {"loc": ("kwargs",), "msg": error}
-                )
-                place = ".".join(str(part) for part in problem["loc"])
-                raise WrongInput(
-                    f"contract {contract.path}: {rule.field}: {rule.expectation}: {place}: {problem['msg']}"
-                ) from None
+            except ValidationError as error:
+                first = error.errors()[0]
+                place = ".".join(str(part) for part in first["loc"])
+                raise WrongInput(f"{_where(contract, rule)}: {place}: {first['msg']}") from None
+            except (TypeError, ValueError) as error:
+                raise WrongInput(f"{_where(contract, rule)}: {error}") from None
         # Nullable types only where a null would turn integers into floats and make neighbours of 2**53 equal.
         nullable = {
             pa.int64(): pd.Int64Dtype(),
@@ -305,6 +298,10 @@ def _run(
             f"Great Expectations answered {len(by_rule)} of {len(rules)} rules; report this with the contract"
         )
     return [by_rule[number] for number in range(len(rules))], gx.__version__
+
+
+def _where(contract: "Contract", rule: Rule) -> str:
+    return f"contract {contract.path}: quality of {rule.field}: {rule.expectation}"
 
 
 def _judge(rule: Rule, result: dict[str, Any], num_rows: int, findings: Findings) -> bool:

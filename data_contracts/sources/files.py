@@ -136,7 +136,7 @@ class _Lines:
         except UnicodeDecodeError as error:
             raise WrongInput(
                 f"source {self.path}: is not {self.encoding.removesuffix('-sig')} after line {self.number} "
-                f"({error.reason}: byte 0x{error.object[error.start]:02x}); save it as UTF-8 or set the server's encoding"
+                f"(byte 0x{error.object[error.start]:02x}); save it as UTF-8 or set the server's encoding"
             ) from None
         if not line:
             raise StopIteration
@@ -148,6 +148,9 @@ class _Lines:
         text = "".join(self.recent)
         self.recent.clear()
         return text
+
+    def encode(self, text: str) -> bytes:
+        return text.rstrip("\r\n").encode(self.encoding.removesuffix("-sig"))
 
     def position(self) -> int:
         return self.file.buffer.tell()  # type: ignore[attr-defined]
@@ -170,63 +173,71 @@ def _open(contract: "Contract", path: Path) -> _Lines:
 def _read_delimited(contract: "Contract", path: Path, kind: str, say: Callable[[int], None]) -> "Found":
     server = contract.server
     delimiter = server.get("delimiter", "\t" if kind == "tsv" else ",")
-    if len(delimiter) != 1:
-        raise WrongInput(f"contract {contract.path}: servers[0].delimiter {delimiter!r} is not one character")
+    if len(delimiter) != 1 or delimiter in '\r\n"':
+        raise WrongInput(f"contract {contract.path}: servers[0].delimiter {delimiter!r} cannot be one")
     csv.field_size_limit(MAX_FIELD)
-    quoting = csv.QUOTE_MINIMAL if server.get("quoting", True) else csv.QUOTE_NONE
+    quoted = server.get("quoting", True)
     with _open(contract, path) as lines:
         # strict: text after a closing quote and a quote that is never closed are faults, not values
+        quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
         reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
-        header = _rows_of(reader, path, lines, first=True) if server.get("header", True) else None
-        names = header if header is not None else [column.name for column in contract.columns]
-        for name in names:
-            if not name.strip() or names.count(name) > 1:
-                what = f"the column '{name}' twice" if name.strip() else "a column without a name"
-                raise WrongInput(f"source {path}: line 1: the header has {what}; mend it, or set slipway.header: false")
-        _check_columns(contract, path, names)
-        lines.take()
+        names = [column.name for column in contract.columns]
+        if server.get("header", True):
+            names = _header(reader, path, lines)
+            _check_columns(contract, path, names)
         rows: list[list[str | None]] = []
         number = first = 1
         while True:
-            row = _rows_of(reader, path, lines)
+            line = lines.number + 1
+            row, reason = _record(reader, path, line)
             raw = lines.take()
-            if row is None or (row and len(row) != len(names)) or len(rows) >= BATCH_ROWS:
-                if rows:
-                    yield _text_batch(names, rows, path, first)
-                    say(lines.position())
-                rows, first = [], number
-                if row is None:
-                    return
-            if not row:
+            if row == [] and not reason:
                 continue  # an empty line is no row in any CSV reader
-            if len(row) != len(names):
-                reason = f"has {len(row)} fields, the header {len(names)}"
-                yield Unreadable(
-                    path.name, number, raw.rstrip("\r\n").encode(lines.encoding.removesuffix("-sig")), reason
-                )
-                first = number + 1
+            if row is not None and len(row) != len(names) and not reason:
+                reason = f"has {len(row)} fields, not {len(names)}"
+            if rows and (row is None or reason or len(rows) >= BATCH_ROWS):
+                yield _text_batch(names, rows, path, first)
+                say(lines.position())
+                rows = []
+            if row is None:
+                return
+            if reason:
+                yield Unreadable(path.name, number, line, lines.encode(raw), reason)
             else:
+                if not rows:
+                    first = number
                 rows.append(list(row))
             number += 1
 
 
-def _rows_of(reader: Any, path: Path, lines: _Lines, first: bool = False) -> list[str] | None:
-    start = lines.number + 1
-    try:
-        return next(reader)
-    except StopIteration:
-        if first:
-            raise WrongInput(f"source {path}: is empty; give a file with rows") from None
-        return None
-    except csv.Error as error:
-        what = (
-            "a quote opened there is never closed, or the file is truncated"
-            if "end of data" in str(error)
-            else str(error)
-        )
+def _header(reader: Any, path: Path, lines: _Lines) -> list[str]:
+    names, reason = _record(reader, path, 1)
+    lines.take()
+    if names is None:
+        raise WrongInput(f"source {path}: is empty; give a file with rows")
+    for name in names:
+        if not name.strip() or names.count(name) > 1:
+            reason = f"the column '{name}' twice" if name.strip() else "a column without a name"
+    if reason or not names:
         raise WrongInput(
-            f"source {path}: line {start}: is not CSV ({what}); mend it, or set slipway.quoting: false"
-        ) from None
+            f"source {path}: line 1: the header has {reason or 'no column'}; mend it, or set slipway.header: false"
+        )
+    return names
+
+
+def _record(reader: Any, path: Path, line: int) -> tuple[list[str] | None, str]:
+    """The next record and what is wrong with it; None at the end. Raises WrongInput when a quote is never closed."""
+    try:
+        return next(reader), ""
+    except StopIteration:
+        return None, ""
+    except csv.Error as error:
+        if "end of data" in str(error) or "field limit" in str(error):
+            raise WrongInput(
+                f"source {path}: line {line}: a quote opened there is never closed; mend it (was the file cut off?), "
+                "or set slipway.quoting: false"
+            ) from None
+        return [], f"is not CSV: {error}"
 
 
 def _read_jsonl(contract: "Contract", path: Path, kind: str, say: Callable[[int], None]) -> "Found":
@@ -249,7 +260,7 @@ def _read_jsonl(contract: "Contract", path: Path, kind: str, say: Callable[[int]
                 if rows:
                     yield _text_batch(names, rows, path, first)
                     rows = []
-                yield Unreadable(path.name, number, line.rstrip("\r\n").encode(), reason)
+                yield Unreadable(path.name, number, lines.number, lines.encode(line), reason)
                 continue
             if not rows:
                 first = number

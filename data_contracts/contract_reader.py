@@ -1,0 +1,272 @@
+"""From an ODCS document to a Contract, field by field; every complaint names file and field."""
+
+import re
+from typing import Any
+
+from data_contracts.contract import Column, Contract, Split
+from data_contracts.quality import SEVERITIES, check_rule
+from data_contracts.source import check_server
+from infra.errors import WrongInput, choices
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+"""A dataset's name is a folder in the store and a word in `name@digest`."""
+
+ARROW_TYPES = {
+    "string": {"": "string"},
+    "integer": {
+        "": "int64",
+        **{f"{kind[0]}{bits}": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
+    },
+    "number": {"": "double", "f32": "float", "f64": "double"},
+    "boolean": {"": "bool"},
+    "date": {"": "date32"},
+    "timestamp": {"": "timestamp"},
+}
+"""logicalType -> logicalTypeOptions.format -> Arrow type. Without a format integers and numbers take 64 bits."""
+
+OPTIONS = {
+    "string": {"minLength", "maxLength", "pattern"},
+    "integer": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "format"},
+    "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "format"},
+    "boolean": set(),
+    "date": {"minimum", "maximum"},
+    "timestamp": {"minimum", "maximum"},
+}
+"""The logicalTypeOptions that are checked; another one is refused, because a rule nobody checks is a false promise."""
+
+SETTINGS: dict[str, type | tuple[type, ...]] = {
+    "slipway.inputs": list,
+    "slipway.label": str,
+    "slipway.split": dict,
+    "slipway.null": list,
+    "slipway.duplicates": dict,
+    "slipway.quarantine": dict,
+    "slipway.drift": dict,
+}
+
+
+class Reader:
+    def __init__(self, document: dict[str, Any], text: str, where: str):
+        self.document, self.text, self.where = document, text, where
+
+    def wrong(self, where: str, problem: str) -> WrongInput:
+        return WrongInput(f"{self.where}: {where}: {problem}")
+
+    def contract(self) -> Contract:
+        name = self.document.get("name") or self.document["id"]
+        if not NAME.fullmatch(name):
+            raise self.wrong("name", f"'{name}' cannot name a dataset; use letters, digits, '-' and '_'")
+        tables = self.document.get("schema") or []
+        if len(tables) != 1:
+            raise self.wrong("schema", f"has {len(tables)} tables, a dataset is one; write one contract for each")
+        table = tables[0]
+        columns = tuple(self.column(entry) for entry in table.get("properties") or [])
+        if not columns:
+            raise self.wrong("schema.properties", "lists no column; name at least one with its logicalType")
+        self.names = [column.name for column in columns]
+        for column_name in self.names:
+            if self.names.count(column_name) > 1:
+                raise self.wrong(f"schema.properties.{column_name}", "stands there twice; keep one")
+        settings = self.custom(self.document, "customProperties", SETTINGS)
+        label = settings.get("slipway.label")
+        if label is not None:
+            self.check_columns("slipway.label", [label])
+        inputs = settings.get("slipway.inputs") or [name for name in self.names if name != label]
+        self.check_columns("slipway.inputs", inputs)
+        if label in inputs:
+            raise self.wrong("slipway.inputs", f"holds the label '{label}'; a model that sees it learns nothing else")
+        return Contract(
+            name=name,
+            document=self.document,
+            text=self.text,
+            columns=columns,
+            inputs=tuple(inputs),
+            label=label,
+            split=self.split(settings.get("slipway.split", {})),
+            server=self.server(),
+            nulls=tuple(self.texts("slipway.null", settings.get("slipway.null", [""]))),
+            duplicates=self.duplicates(settings.get("slipway.duplicates")),
+            quarantine_limit=self.quarantine(settings.get("slipway.quarantine", {})),
+            drift=self.drift(settings.get("slipway.drift", {})),
+            quality=tuple(self.rules("schema.quality", table.get("quality") or [])),
+            path=self.where.removeprefix("contract "),
+        )
+
+    def custom(self, section: dict[str, Any], where: str, known: dict[str, type | tuple[type, ...]]) -> dict[str, Any]:
+        """The customProperties of a section. An unknown `slipway.*` is an error; others are the user's own."""
+        found = {}
+        for entry in section.get("customProperties") or []:
+            key = entry["property"]
+            if key not in known:
+                if key.startswith("slipway"):
+                    raise self.wrong(where, f"unknown property '{key}'; {choices(key, known)}")
+                continue
+            if not isinstance(entry["value"], known[key]) or isinstance(entry["value"], bool) > (known[key] is bool):
+                raise self.wrong(key, f"value {entry['value']!r} is not {_type_name(known[key])}")
+            found[key] = entry["value"]
+        return found
+
+    def keys(self, where: str, section: dict[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
+        for key in section:
+            if key not in known:
+                raise self.wrong(where, f"unknown key '{key}'; {choices(str(key), known)}")
+        return section
+
+    def check_columns(self, where: str, wanted: list[Any]) -> None:
+        for name in wanted:
+            if name not in self.names:
+                raise self.wrong(where, f"column '{name}' is not in the schema; {choices(str(name), self.names)}")
+
+    def texts(self, where: str, values: list[Any]) -> list[str]:
+        for value in values:
+            if not isinstance(value, str):
+                raise self.wrong(where, f"value {value!r} is not text; put it in quotes")
+        return values
+
+    def share(self, where: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise self.wrong(where, f"{value!r} is not a share; write a number from 0 to 1")
+        return float(value)
+
+    def column(self, entry: dict[str, Any]) -> Column:
+        where = f"schema.properties.{entry['name']}"
+        if entry["name"] == "row_id":
+            raise self.wrong(where, "is the name of Slipway's own column; rename it in the data")
+        kind = entry.get("logicalType")
+        if kind not in ARROW_TYPES:
+            raise self.wrong(
+                where, f"logicalType {kind!r} is not one that rows can have; {choices(str(kind), ARROW_TYPES)}"
+            )
+        options = dict(entry.get("logicalTypeOptions") or {})
+        for key in options:
+            if key not in OPTIONS[kind]:
+                raise self.wrong(
+                    f"{where}.logicalTypeOptions", f"'{key}' is not checked; {choices(key, OPTIONS[kind])}"
+                )
+        width = options.pop("format", "")
+        if width not in ARROW_TYPES[kind]:
+            widths = choices(width, [known for known in ARROW_TYPES[kind] if known])
+            raise self.wrong(f"{where}.logicalTypeOptions.format", f"'{width}' is not a width; {widths}")
+        if "pattern" in options:
+            try:
+                re.compile(options["pattern"])
+            except re.error as error:
+                raise self.wrong(
+                    f"{where}.logicalTypeOptions.pattern", f"is not a regular expression ({error})"
+                ) from None
+        severity = self.custom(entry, f"{where}.customProperties", {"slipway.severity": str}).get(
+            "slipway.severity", "error"
+        )
+        if severity not in SEVERITIES:
+            raise self.wrong(f"{where}.slipway.severity", f"'{severity}' is unknown; {choices(severity, SEVERITIES)}")
+        return Column(
+            name=entry["name"],
+            type=kind,
+            arrow=ARROW_TYPES[kind][width],
+            required=bool(entry.get("required") or entry.get("primaryKey")),
+            unique=bool(entry.get("unique") or entry.get("primaryKey")),
+            options=options,
+            enum=tuple(value["value"] for value in entry.get("enum") or []),
+            severity=severity,
+            quality=tuple(self.rules(f"{where}.quality", entry.get("quality") or [])),
+        )
+
+    def rules(self, where: str, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        rules = []
+        for number, entry in enumerate(entries):
+            place = f"{where}[{entry.get('name', number)}]"
+            severity = entry.get("severity", "error")
+            if severity not in SEVERITIES:
+                raise self.wrong(place, f"severity '{severity}' is unknown; {choices(severity, SEVERITIES)}")
+            rule = check_rule(entry, f"{self.where}: {place}")
+            if rule is not None:
+                rules.append(rule)
+        return rules
+
+    def split(self, section: dict[str, Any]) -> Split:
+        self.keys("slipway.split", section, ("test", "validation", "group"))
+        split = Split(
+            test=self.share("slipway.split.test", section.get("test", 0.1)),
+            validation=self.share("slipway.split.validation", section.get("validation", 0.1)),
+            group=section.get("group"),
+        )
+        if split.test + split.validation >= 1:
+            raise self.wrong(
+                "slipway.split", f"test {split.test} and validation {split.validation} leave nothing to train on"
+            )
+        if split.group is not None:
+            self.check_columns("slipway.split.group", [split.group])
+        return split
+
+    def duplicates(self, section: dict[str, Any] | None) -> dict[str, Any] | None:
+        if section is None:
+            return None
+        self.keys("slipway.duplicates", section, ("columns", "keep"))
+        if section.get("keep", "first") != "first":
+            raise self.wrong("slipway.duplicates.keep", f"'{section['keep']}' is unknown; there is: first")
+        columns = section.get("columns") or self.names
+        if not isinstance(columns, list):
+            raise self.wrong("slipway.duplicates.columns", f"{columns!r} is not a list of columns")
+        self.check_columns("slipway.duplicates.columns", columns)
+        return {"columns": columns, "keep": "first"}
+
+    def quarantine(self, section: dict[str, Any]) -> float:
+        self.keys("slipway.quarantine", section, ("limit",))
+        return self.share("slipway.quarantine.limit", section.get("limit", 0.1))
+
+    def drift(self, section: dict[str, Any]) -> dict[str, Any]:
+        self.keys("slipway.drift", section, ("alpha", "effect", "block", "columns"))
+        columns = section.get("columns") or {}
+        if not isinstance(columns, dict):
+            raise self.wrong("slipway.drift.columns", f"{columns!r} is not a map from a column to its policy")
+        self.check_columns("slipway.drift.columns", list(columns))
+        policy = {
+            "alpha": self.share("slipway.drift.alpha", section.get("alpha", 0.05)),
+            "effect": self.share("slipway.drift.effect", section.get("effect", 0.1)),
+            "block": section.get("block", True),
+            "columns": {},
+        }
+        if not isinstance(policy["block"], bool):
+            raise self.wrong("slipway.drift.block", f"{policy['block']!r} is not true or false")
+        for name, own in columns.items():
+            where = f"slipway.drift.columns.{name}"
+            if not isinstance(own, dict):
+                raise self.wrong(where, f"{own!r} is not a policy; write {{effect: 0.2}}")
+            self.keys(where, own, ("effect",))
+            policy["columns"][name] = {key: self.share(f"{where}.{key}", value) for key, value in own.items()}
+        return policy
+
+    def server(self) -> dict[str, Any]:
+        servers = self.document.get("servers") or []
+        if not servers:
+            raise self.wrong(
+                "servers", "is missing; say where the data is: {server: files, type: local, path: ..., format: csv}"
+            )
+        section = servers[0]
+        if section["type"] not in ("local", "custom"):
+            raise self.wrong("servers[0].type", f"'{section['type']}' has no source yet; there is: local, custom")
+        server = {key: value for key, value in section.items() if key != "customProperties"}
+        for entry in section.get("customProperties") or []:
+            key = entry["property"]
+            if key.startswith("slipway."):
+                server[key.removeprefix("slipway.")] = entry["value"]
+        if section["type"] == "local":
+            server.setdefault("source", "files")
+        if not isinstance(server.get("source"), str):
+            raise self.wrong(
+                "servers[0]", "a custom server needs the custom property slipway.source; see `slipway sources`"
+            )
+        check_server(server, f"{self.where}: servers[0]")
+        return server
+
+
+def _type_name(kind: type | tuple[type, ...]) -> str:
+    names = {
+        list: "a list",
+        dict: "a map",
+        str: "text",
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+    }
+    return " or ".join(names[one] for one in (kind if isinstance(kind, tuple) else (kind,)))

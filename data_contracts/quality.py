@@ -1,0 +1,109 @@
+"""Quality rules as ODCS writes them: the standard's own metrics, and Great Expectations' expectations by name.
+
+A rule that could not be run, or that would be run as code, is refused when the contract is read.
+"""
+
+import re
+from typing import Any
+
+from data_contracts.odcs import OPERATORS, load_yaml
+from infra.errors import WrongInput, choices
+
+SEVERITIES = ("error", "warning")
+ARGUMENTS = {
+    "nullValues": set(),
+    "missingValues": {"missingValues"},
+    "invalidValues": {"validValues", "pattern"},
+    "duplicateValues": {"properties"},
+    "rowCount": set(),
+}
+UNITS = {"rows", "percent"}
+
+
+def check_rule(rule: dict[str, Any], where: str) -> dict[str, Any] | None:
+    """A quality rule ready to run: {"kind": "metric" | "expectation" ...}; None for one of words. Raises WrongInput."""
+    kind = rule.get("type", "library")
+    severity = rule.get("severity", "error")
+    if kind == "text":
+        return None  # for people; nothing claims to check it
+    if kind == "sql":
+        raise WrongInput(
+            f"{where}: rules in SQL are not run (no contract is evaluated as code); use a metric or a GX rule"
+        )
+    if kind == "library":
+        metric = rule["metric"]
+        operator = next(key for key in rule if key in OPERATORS)
+        arguments = rule.get("arguments") or {}
+        for key in arguments:
+            if key not in ARGUMENTS[metric]:
+                raise WrongInput(
+                    f"{where}: arguments: unknown key '{key}' for {metric}; {choices(key, ARGUMENTS[metric])}"
+                )
+        if metric == "invalidValues" and not arguments:
+            raise WrongInput(f"{where}: invalidValues needs arguments: validValues (a list) or pattern")
+        if "pattern" in arguments:
+            try:
+                re.compile(arguments["pattern"])
+            except (re.error, TypeError) as error:
+                raise WrongInput(f"{where}: arguments.pattern is not a regular expression ({error})") from None
+        unit = rule.get("unit", "rows")
+        if unit not in UNITS:
+            raise WrongInput(f"{where}: unit '{unit}' is unknown; {choices(unit, UNITS)}")
+        bound = rule[operator]
+        numbers = bound if isinstance(bound, list) else [bound]
+        if any(isinstance(number, bool) or not isinstance(number, (int, float)) for number in numbers):
+            raise WrongInput(f"{where}: {operator}: {bound!r} is not a number; write how many {unit}")
+        return {
+            "kind": "metric",
+            "metric": metric,
+            "operator": operator,
+            "bound": bound,
+            "unit": unit,
+            "arguments": arguments,
+            "severity": severity,
+            "name": rule.get("name") or metric,
+        }
+    if rule["engine"].lower().replace("_", "").replace("-", "") != "greatexpectations":
+        raise WrongInput(f"{where}: engine '{rule['engine']}' is unknown; there is: greatExpectations")
+    implementation = rule["implementation"]
+    if isinstance(implementation, str):
+        implementation = load_yaml(implementation, f"{where}: implementation")
+    return _check_expectation(implementation, rule, f"{where}: implementation", severity)
+
+
+def _check_expectation(body: dict[str, Any], rule: dict[str, Any], where: str, severity: str) -> dict[str, Any]:
+    for key in body:
+        if key not in ("type", "expectation_type", "kwargs", "meta"):
+            raise WrongInput(f"{where}: unknown key '{key}'; {choices(key, ['type', 'kwargs', 'meta'])}")
+    kind = body.get("type") or body.get("expectation_type")
+    known = expectations()
+    if kind not in known:
+        raise WrongInput(f"{where}: expectation {kind!r} is not Great Expectations' own; {choices(str(kind), known)}")
+    kwargs = body.get("kwargs") or {}
+    if not isinstance(kwargs, dict):
+        raise WrongInput(f"{where}: kwargs {kwargs!r} is not a map")
+    for key in kwargs:
+        if key in ("row_condition", "condition_parser", "result_format"):
+            reason = "decided by Slipway" if key == "result_format" else "text that would be run as code"
+            raise WrongInput(f"{where}: kwargs.{key} is not taken ({reason}); leave it out")
+    return {
+        "kind": "expectation",
+        "type": kind,
+        "kwargs": kwargs,
+        "severity": severity,
+        "name": rule.get("name") or kind,
+    }
+
+
+def expectations() -> list[str]:
+    """Names of Great Expectations' own expectations, from its files: importing it takes seconds.
+
+    Left out are those that hand a query to a database.
+    """
+    import importlib.util
+    from pathlib import Path
+
+    spec = importlib.util.find_spec("great_expectations")
+    assert spec is not None and spec.submodule_search_locations
+    folder = Path(spec.submodule_search_locations[0]) / "expectations" / "core"
+    return sorted(path.stem for path in folder.glob("expect_*.py") if "query" not in path.stem)
