@@ -50,6 +50,10 @@ class Store(ABC):
         """Keys that start with `prefix` and sort after the key `after`, sorted."""
 
     @abstractmethod
+    def modified(self, key: str) -> float:
+        """When the object was last written, by the store's own clock, in seconds since 1970. Raises NotFound."""
+
+    @abstractmethod
     def delete(self, key: str) -> None:
         """Remove the object; an absent one is no error."""
 
@@ -155,8 +159,19 @@ class FolderStore(Store):
                     keys.append(key)
         return iter(sorted(keys))
 
+    def modified(self, key: str) -> float:
+        try:
+            return self._path(key).stat().st_mtime
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(key) from None
+
     def delete(self, key: str) -> None:
-        self._path(key).unlink(missing_ok=True)
+        try:
+            self._path(key).unlink()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            pass  # no object has that key
+        except OSError as error:
+            raise self._refusal(error, f"delete {key}") from error
 
     def upload(self, path: Path, key: str) -> None:
         target = self._path(key)
@@ -281,6 +296,9 @@ class S3Store(Store):
                     yield item["Key"][len(self.prefix) + 1 if self.prefix else 0 :]
         except (ClientError, BotoCoreError) as error:
             raise self._translate(error, prefix) from error
+
+    def modified(self, key: str) -> float:
+        return self._call("head_object", key)["LastModified"].timestamp()
 
     def delete(self, key: str) -> None:
         self._call("delete_object", key)

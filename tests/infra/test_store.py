@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import time
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -42,8 +43,24 @@ def test_delete_removes_and_may_be_repeated(store):
     store.put("a", b"x")
     store.delete("a")
     store.delete("a")
+    store.delete("a/b")
     assert not store.exists("a")
     assert store.create("a", b"y")
+
+
+def test_deleting_what_is_no_object_deletes_nothing(store):
+    store.put("a/b", b"x")
+    store.delete("a")
+    store.delete("a/b/c")
+    assert list(store.list("")) == ["a/b"]
+
+
+def test_modified_is_when_the_object_was_written(store):
+    before = time.time()
+    store.put("a/b", b"x")
+    assert before - 2 <= store.modified("a/b") <= time.time() + 2  # S3 tells whole seconds
+    with pytest.raises(NotFound):
+        store.modified("a/c")
 
 
 def test_list_is_sorted_by_key_and_starts_after(store):
