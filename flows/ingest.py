@@ -54,7 +54,7 @@ def register_step(settings: Settings, experiment: Experiment) -> Step:
         return {
             "contract": found.contract.digest,
             "source": {"type": found.contract.source, "uri": found.source or ""},
-            "moved": source.fingerprint(found.contract, found.source),
+            "moved": source.fingerprint(found.contract, found.source, settings.folder / "cache"),
             "code": code_of(["data_contracts.registry", f"data_contracts.sources.{found.contract.source}"]),
             "libraries": libraries("pyarrow", "great_expectations"),
         }

@@ -202,3 +202,14 @@ def _train_record(settings: Settings, version: ModelVersion) -> dict[str, Any] |
         if body["output"].get("version") == version.version and (found is None or body["ended"] > found["ended"]):
             found = body
     return found
+
+
+def newest_scorecard(settings: Settings, version: ModelVersion) -> str | None:
+    """Digest of the scorecard of the version's last gating; None when it was never gated."""
+    store = settings.object_store
+    found = None
+    for key in store.list(f"steps/gate/{version.name}/"):
+        body = json.loads(store.get(key))
+        if body["ingredients"]["version"] == version.version and (found is None or body["ended"] > found["ended"]):
+            found = body
+    return found["output"]["scorecard"] if found else None

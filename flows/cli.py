@@ -1,0 +1,67 @@
+"""The command line. Commands live in `flows/commands/`, a file a group; nothing heavy is imported before one needs it."""
+
+import sys
+from typing import Any
+
+import click
+
+from flows.commands import data, models, pipeline, workspace
+from infra.errors import SlipwayError
+
+SECTIONS = {
+    "Start": ["demo", "init", "status", "doctor"],
+    "Data": ["data", "sources"],
+    "Train": ["plan", "train", "runs", "stop", "recipes"],
+    "Judge and promote": ["evaluate", "gate", "gates", "promote", "champion", "history"],
+    "Use": ["predict", "retrain"],
+}
+
+
+class Sections(click.Group):
+    """A group whose help lists its commands by what they are for."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, names in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(70)) for name in names])
+
+
+@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="slipway", prog_name="slipway")
+def cli() -> None:
+    """From a data set to a model that production may trust.
+
+    Example: slipway demo
+    """
+
+
+for command in (*workspace.COMMANDS, *data.COMMANDS, *pipeline.COMMANDS, *models.COMMANDS):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 said no, 130 interrupted."""
+    code: Any = 0
+    try:
+        code = cli.main(arguments, prog_name="slipway", standalone_mode=False)
+    except SlipwayError as error:
+        code = _complain(str(error), error.exit_code)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "slipway"
+        code = _complain(f"{error.format_message()} (see {path} --help)", 2)
+    except click.ClickException as error:
+        code = _complain(error.format_message(), 2)
+    except (KeyboardInterrupt, click.Abort):
+        code = _complain("interrupted; the same command goes on from where it stood", 130)
+    except BrokenPipeError:
+        code = 0  # the reader (head, less) has seen enough
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"slipway: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Commands of data engineers: register, validate, list and show dataset versions; what sources there are."""
+
+import json
+from collections import Counter
+from typing import Any
+
+import click
+
+from flows.commands.output import as_json, emit, first_line, table, workplace
+from infra.errors import Refused
+
+
+@click.group()
+def data() -> None:
+    """Register data sets under a contract, and look at their versions.
+
+    Example: slipway data register library-docs
+    """
+
+
+@data.command()
+@click.argument("contract")
+@click.option("--source", help="Where the data lies, instead of the contract's server.")
+@as_json
+def register(contract: str, source: str | None, as_json: bool) -> None:
+    """Validate a data set and keep it as an immutable version.
+
+    CONTRACT is a file (*.odcs.yaml) or the name of a shipped contract.
+
+    Example: slipway data register reviews.odcs.yaml --source reviews.csv
+    """
+    from data_contracts import registry
+    from data_contracts.contract import load_contract
+    from infra.progress import stage
+
+    checked = load_contract(contract)
+    settings = workplace(create=True)
+    with stage("register") as progress:
+        version, created = registry.register(
+            settings.object_store, checked, source, progress, cache=settings.folder / "cache"
+        )
+    document = {"ref": f"{version.name}@{version.digest}", "created": created, "counts": version.counts}
+
+    def human(body: dict[str, Any]) -> None:
+        click.echo(f"{version.ref}  {'registered' if created else 'was there already: nothing written'}")
+        click.echo("  ".join(f"{name} {count:,}" for name, count in version.counts.items()))
+        if version.counts["quarantined"]:
+            click.echo(f"why rows were quarantined: slipway data show {version.ref}")
+
+    emit(document, as_json, human)
+
+
+@data.command()
+@click.argument("contract")
+@click.option("--source", help="Where the data lies, instead of the contract's server.")
+@as_json
+def validate(contract: str, source: str | None, as_json: bool) -> None:
+    """Check a data set against a contract and write nothing; exit 3 when rows violate it.
+
+    Example: slipway data validate reviews.odcs.yaml --source reviews.csv
+    """
+    from data_contracts import registry
+    from data_contracts.contract import load_contract
+    from infra.progress import stage
+
+    checked = load_contract(contract)
+    settings = workplace()
+    with stage("validate") as progress:
+        found = registry.validate_source(checked, source, progress, cache=settings.folder / "cache")
+    counts = found["counts"]
+
+    def human(body: dict[str, Any]) -> None:
+        click.echo(f"{counts['rows_in']:,} rows read, {counts['quarantined']:,} violate the contract")
+        for one in body["quarantined"]:
+            click.echo(f"  {one['file']}:{one['row']}  {one['reason']}")
+        for warning in body["warnings"]:
+            click.echo(f"  warning: {warning}")
+
+    emit(found, as_json, human)
+    if counts["quarantined"]:
+        raise Refused(f"contract {checked.path}: {counts['quarantined']:,} of {counts['rows_in']:,} rows violate it")
+
+
+@data.command("list")
+@as_json
+def list_versions(as_json: bool) -> None:
+    """All dataset versions, the newest of each first.
+
+    Example: slipway data list
+    """
+    from data_contracts import registry
+
+    versions = registry.list_versions(workplace().object_store)
+    document = [{"ref": f"{one.name}@{one.digest}", **one.counts} for one in versions]
+
+    def human(body: list[dict[str, Any]]) -> None:
+        if not body:
+            click.echo("none yet: slipway data register CONTRACT")
+            return
+        names = [name for name in body[0] if name != "ref"]
+        table([[one["ref"].split("@")[0] + "@" + one["ref"].split("@")[1][:12], *(one[n] for n in names)] for one in body],
+              ["version", *names])  # fmt: skip
+
+    emit(document, as_json, human)
+
+
+@data.command()
+@click.argument("ref")
+@as_json
+def show(ref: str, as_json: bool) -> None:
+    """One version: its counts, digests, and why rows were quarantined.
+
+    Example: slipway data show library-docs
+    """
+    from data_contracts import registry
+
+    store = workplace().object_store
+    version = registry.resolve(store, ref)
+    reasons = Counter(registry.read_quarantine(store, version)["reason"].to_pylist())
+    document = {**version.manifest, "quarantine_reasons": reasons}
+
+    def human(body: dict[str, Any]) -> None:
+        click.echo(f"{version.name}@{version.digest}")
+        click.echo(f"rows digest     {version.rows}\ncontract digest {version.contract_digest}")
+        click.echo("  ".join(f"{name} {count:,}" for name, count in version.counts.items()))
+        if reasons:
+            click.echo()
+            table([[count, reason] for reason, count in reasons.most_common()], ["rows", "quarantined because"])
+
+    emit(json.loads(json.dumps(document)), as_json, human)
+
+
+@click.command()
+@as_json
+def sources(as_json: bool) -> None:
+    """The kinds of data source there are.
+
+    Example: slipway sources
+    """
+    from data_contracts.source import SOURCES
+    from data_contracts.source import sources as names
+
+    document = [{"source": name, "summary": first_line(SOURCES / f"{name}.py")} for name in names()]
+    emit(document, as_json, lambda body: table([[one["source"], one["summary"]] for one in body], ["source", ""]))
+
+
+COMMANDS = (data, sources)

@@ -1,0 +1,229 @@
+"""Commands of reviewers and users of models: evaluate, gate, promote, champion, history, predict; what gates there are."""
+
+import json
+from typing import Any
+
+import click
+
+from flows.commands.output import as_json, emit, table, workplace
+from infra.errors import Refused, WrongInput
+from infra.settings import Settings
+
+
+def _judged(settings: Settings, reference: str, until: str) -> tuple[Any, dict[str, dict[str, Any]]]:
+    """Run evaluation (and gates) of one version where stale. Returns the version and the outputs of its steps."""
+    from flows import models
+    from flows.config import load_config
+    from flows.evaluate import evaluate_step
+    from flows.promote import gate_step
+    from flows.steps import decide, execute
+    from infra.progress import stage
+    from training.experiment import validate_experiment
+
+    store = settings.object_store
+    version = models.resolve(store, reference)
+    experiment = validate_experiment(version.experiment, f"experiment of {version.ref}")
+    try:  # gates and policy are those of today's file, where there is one: they may have changed since the training
+        today = load_config(version.name)
+        experiment = experiment.model_copy(update={"gates": today.gates, "promotion": today.promotion})
+    except WrongInput:
+        pass
+    outputs: dict[str, dict[str, Any]] = {f"train {version.name}": {"version": version.version, "model": version.model}}
+    steps = [evaluate_step(settings, version.name, ())]
+    if until == "gate":
+        steps.append(gate_step(settings, experiment, ()))
+    for step in steps:
+        decision = decide(store, step, outputs)
+        if decision.output is None:
+            with stage(step.name.replace(" ", ": ", 1)) as progress:
+                outputs[step.name] = execute(store, step, outputs, progress)
+        else:
+            outputs[step.name] = decision.output
+    return version, outputs
+
+
+@click.command()
+@click.argument("model")
+@as_json
+def evaluate(model: str, as_json: bool) -> None:
+    """Figures of a model on its test split, beside a tuned linear baseline and the majority class.
+
+    Example: slipway evaluate library-docs@candidate
+    """
+    settings = workplace()
+    version, outputs = _judged(settings, model, "evaluate")
+    where = f"evaluations/{outputs[f'evaluate {version.name}']['evaluation']}"
+    metrics = json.loads(settings.object_store.get(f"{where}/metrics.json"))
+
+    def human(body: dict[str, Any]) -> None:
+        click.echo(f"{version.ref} on {body['rows']:,} rows of {body['split']}, 95 % intervals")
+        rows = [
+            [who, *(_interval(body[who][metric]) if metric in body[who] else "" for metric in ("accuracy", "macro_f1"))]
+            for who in ("model", "baseline", "majority")
+        ]
+        table(rows, ["", "accuracy", "macro-F1"])
+
+    emit({"model": version.ref, "evidence": where, **metrics}, as_json, human)
+
+
+@click.command()
+@click.argument("model")
+@as_json
+def gate(model: str, as_json: bool) -> None:
+    """Run a model's gates and write its scorecard; exit 3 when one says no.
+
+    Example: slipway gate library-docs
+    """
+    settings = workplace()
+    version, outputs = _judged(settings, model, "gate")
+    output = outputs[f"gate {version.name}"]
+    store = settings.object_store
+    where = f"scorecards/{output['scorecard']}"
+    card = json.loads(store.get(f"{where}/scorecard.json"))
+    page = store.local_path(f"{where}/scorecard.html")
+
+    def human(body: dict[str, Any]) -> None:
+        rows = [[_mark(v), v["gate"], v["sentence"]] for v in body["verdicts"]]
+        table(rows, ["", "gate", ""])
+        click.echo(f"\nscorecard {page}")
+
+    emit({"model": version.ref, "scorecard": where, "page": str(page), **card}, as_json, human)
+    if not output["passed"]:
+        failed = [v["gate"] for v in card["verdicts"] if not v["passed"] and v["severity"] == "block"]
+        raise Refused(f"model {version.ref}: the gates said no ({', '.join(failed)})")
+
+
+@click.command()
+@click.argument("model")
+@click.option("--reason", default="", help="Kept in the log.")
+@as_json
+def promote(model: str, reason: str, as_json: bool) -> None:
+    """Make a gated model champion; refused unless its scorecard says yes.
+
+    Example: slipway promote library-docs@candidate
+    """
+    from flows import models, promotion
+    from flows.promote import newest_scorecard
+
+    settings = workplace()
+    store = settings.object_store
+    version = models.resolve(store, model)
+    card = newest_scorecard(settings, version)
+    if card is None:
+        raise Refused(f"model {version.ref}: has not been gated; run slipway gate {version.ref} first")
+    done = promotion.promote(store, version, card, author=settings.author_name, reason=reason)
+    promotion.mirror(store, settings, version.name)
+    emit({"model": version.ref, "entry": done.entry.sequence, "created": done.created}, as_json,
+         lambda _: click.echo(done.sentence))  # fmt: skip
+
+
+@click.command()
+@click.argument("model")
+@as_json
+def champion(model: str, as_json: bool) -> None:
+    """Which version of a model is champion, since when, on what evidence.
+
+    Example: slipway champion library-docs
+    """
+    from dataclasses import asdict
+
+    from flows import models, promotion
+
+    settings = workplace()
+    models.resolve(settings.object_store, model)
+    entry = promotion.champion(settings.object_store, model)
+    if entry is None:
+        raise Refused(f"model {model}: has no champion yet; slipway gate {model}, then slipway promote {model}")
+    promotion.mirror(settings.object_store, settings, model)
+    emit(asdict(entry), as_json, lambda body: click.echo(
+        f"{model}/{body['version']}  champion since {body['time']}\nrun        {body['run']}\ndata       {body['dataset']}\n"
+        f"scorecard  scorecards/{body['scorecard']}"))  # fmt: skip
+
+
+@click.command()
+@click.argument("model")
+@as_json
+def history(model: str, as_json: bool) -> None:
+    """The promotion log of a model, newest entry first.
+
+    Example: slipway history library-docs
+    """
+    from flows import models, promotion
+
+    store = workplace().object_store
+    models.resolve(store, model)
+    document = list(promotion.history(store, model))
+
+    def human(body: list[dict[str, Any]]) -> None:
+        rows = [[e["sequence"], e["time"][:19], e["kind"], f"{e['name']}/{e['version']}", e["author"], e["reason"]] for e in body]
+        table(rows, ["entry", "time (UTC)", "what", "model", "by", "reason"])
+
+    emit(document, as_json, human)
+
+
+@click.command()
+@click.argument("model")
+@click.argument("inputs", nargs=-1, required=True)
+@as_json
+def predict(model: str, inputs: tuple[str, ...], as_json: bool) -> None:
+    """Answer inputs with a model's champion (or NAME@candidate, NAME/3).
+
+    A model that reads a pair takes each as a JSON list of two texts.
+
+    Example: slipway predict library-docs "fit a random forest"
+    """
+    from flows import models
+    from flows.evaluate import load_predictor
+    from infra import artifacts
+
+    settings = workplace()
+    store = settings.object_store
+    version = models.resolve(store, model if "@" in model or "/" in model else f"{model}@champion")
+    files = artifacts.load(store, "models", version.model).facts["files"]
+    rows = [_row(text, files["input_columns"]) for text in inputs]
+    answers = load_predictor(store, version.model)(rows)
+    document = {"model": version.ref, "answers": [{"input": text, **one} for text, one in zip(inputs, answers, strict=True)]}
+
+    def human(body: dict[str, Any]) -> None:
+        for one in body["answers"]:
+            click.echo(one["input"])
+            for label, score in list(one.get("scores", {}).items())[:5]:
+                click.echo(f"  {score:6.1%}  {label}")
+
+    emit(document, as_json, human)
+
+
+@click.command()
+@as_json
+def gates(as_json: bool) -> None:
+    """The gates there are.
+
+    Example: slipway gates
+    """
+    from flows.gate import list_gates
+
+    document = [{"gate": name, "summary": summary} for name, summary in list_gates()]
+    emit(document, as_json, lambda body: table([[one["gate"], one["summary"]] for one in body], ["gate", ""]))
+
+
+def _row(text: str, columns: list[str]) -> dict[str, str]:
+    if len(columns) == 1:
+        return {columns[0]: text}
+    try:
+        values = json.loads(text)
+    except ValueError:
+        values = None
+    if not isinstance(values, list) or len(values) != len(columns):
+        raise WrongInput(f"input {text!r}: the model reads {', '.join(columns)}; give a JSON list of {len(columns)} texts")
+    return dict(zip(columns, map(str, values), strict=True))
+
+
+def _interval(estimate: dict[str, float]) -> str:
+    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+
+
+def _mark(verdict: dict[str, Any]) -> str:
+    return "pass" if verdict["passed"] else "NO" if verdict["severity"] == "block" else "warn"
+
+
+COMMANDS = (evaluate, gate, gates, promote, champion, history, predict)

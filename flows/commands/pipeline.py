@@ -1,0 +1,230 @@
+"""Commands that run steps: demo, plan, train, retrain; and those about runs and recipes."""
+
+import time
+from typing import Any
+
+import click
+
+from flows.commands.output import as_json, emit, table, workplace
+from infra.errors import Refused, WrongInput
+
+override = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a field of the experiment.")
+
+
+@click.command()
+@click.argument("experiment")
+@override
+@click.option("--explain", is_flag=True, help="Say every reason, not only the first.")
+@as_json
+def plan(experiment: str, overrides: tuple[str, ...], explain: bool, as_json: bool) -> None:
+    """What `retrain` would run, and why; runs nothing.
+
+    Example: slipway plan library-docs --set masking_rate=0.2 --explain
+    """
+    from flows.config import load_config
+    from flows.graph import build_graph
+    from flows.retrain import plan as make_plan
+
+    config = load_config(experiment, overrides)
+    settings = workplace()
+    report = make_plan(settings, build_graph(settings, config))
+    emit(report.to_json(), as_json, lambda body: _show_steps(body, explain))
+
+
+@click.command()
+@click.argument("experiment")
+@override
+@click.option("--workers", type=click.IntRange(1), help="Number of workers; changes no result.")
+@click.option("--fresh", is_flag=True, help="Train again although there is a finished run.")
+@as_json
+def train(experiment: str, overrides: tuple[str, ...], workers: int | None, fresh: bool, as_json: bool) -> None:
+    """Train an experiment on its registered dataset, and what it builds on where that is stale.
+
+    An interrupted run is taken up again by the same command.
+
+    Example: slipway train library-docs --set base=FOLDER_WITH_A_PRETRAINED_ENCODER
+    """
+    from flows.config import load_config
+    from flows.graph import build_graph
+    from flows.retrain import Report
+    from flows.steps import decide, execute
+    from infra.progress import stage
+
+    scaled = (*overrides, f"scaling.workers={workers}") if workers else overrides
+    config = load_config(experiment, scaled)
+    settings = workplace(create=True)
+    report = Report()
+    for step in build_graph(settings, config, until="train", read_sources_again=False, fresh=fresh):
+        forced = "asked for a fresh run (--fresh)" if fresh and step.name == f"train {config.name}" else ""
+        decision = decide(settings.object_store, step, report.outputs, forced)
+        report.decisions.append(decision)
+        started = time.monotonic()
+        if decision.output is not None:
+            report.outputs[step.name] = decision.output
+        else:
+            with stage(step.name.replace(" ", ": ", 1), unit="steps" if step.kind == "train" else "") as progress:
+                report.outputs[step.name] = execute(settings.object_store, step, report.outputs, progress)
+        report.seconds[step.name] = time.monotonic() - started
+    output = report.outputs[f"train {config.name}"]
+    document = {"model": f"{config.name}/{output['version']}", **output, "steps": report.to_json()}
+
+    def human(body: dict[str, Any]) -> None:
+        _show_steps(body["steps"], explain=False)
+        last = "" if not config.recipe_settings.evaluates else f"; next: slipway gate {config.name}"
+        click.echo(f"\n{body['model']} from run {body['run']}{last}")
+
+    emit(document, as_json, human)
+
+
+@click.command()
+@click.argument("name")
+@override
+@click.option("--check", type=click.Choice(["data"]), help="Read the source again although it says nothing moved.")
+@click.option("--accept", type=click.Choice(["code"]), help="Keep results of which only the code changed.")
+@click.option("--reason", help="Why the results are kept; recorded, and on the scorecard.")
+@as_json
+def retrain(
+    name: str, overrides: tuple[str, ...], check: str | None, accept: str | None, reason: str | None, as_json: bool
+) -> None:
+    """Bring a model up to date: from its data's source to the promotion, whatever is stale and nothing else.
+
+    Example: slipway retrain library-docs
+    """
+    from flows.config import load_config
+    from flows.graph import build_graph
+    from flows.retrain import accept_code, run_steps
+
+    if (accept is None) != (reason is None):
+        raise WrongInput("retrain: --accept code and --reason TEXT go together; give both")
+    config = load_config(name, overrides)
+    settings = workplace(create=True)
+    steps = build_graph(settings, config)
+    kept = accept_code(settings, steps, reason) if reason else []
+    report = run_steps(settings, steps, config.name, check_data=check == "data")
+    document = {"model": config.name, "accepted": kept, "steps": report.to_json()}
+    emit(document, as_json, lambda body: _show_steps(body["steps"], explain=False))
+    _refuse_if_rejected(config.name, report.outputs)
+
+
+@click.command()
+@click.option("--ablation", is_flag=True, help="Also fine-tune from random weights, and compare.")
+@as_json
+def demo(ablation: bool, as_json: bool) -> None:
+    """The whole way on built-in data: the docstrings of the libraries installed here.
+
+    Example: slipway demo
+    """
+    from flows.demo import run_demo, show
+
+    settings = workplace(create=True)
+    document = run_demo(settings, ablation)
+    emit(document, as_json, show)
+    if not document["promoted"]:
+        raise Refused("demo: the gates said no; the scorecard says why")
+
+
+@click.command()
+@as_json
+def runs(as_json: bool) -> None:
+    """Training runs with their state, step and time left.
+
+    Example: slipway runs
+    """
+    from training.run_log import DEAD_AFTER_S, RunLog, read_state, run_names
+
+    store = workplace().object_store
+    document = []
+    for name in run_names(store):
+        log = RunLog(store, name)
+        state = read_state(log)
+        beat = log.heartbeat(state.attempt) or {}
+        status, eta = state.status, None
+        if status == "running":
+            if time.time() - beat.get("time", 0.0) > DEAD_AFTER_S:
+                status = "died"
+            elif beat.get("step"):
+                done = beat["step"] - state.attempt_entry["from_step"]
+                spent = beat["time"] - state.attempt_entry["time"]
+                eta = round(spent / max(done, 1) * (beat["num_steps"] - beat["step"]))
+        step = state.ending.get("steps") or max(state.step, beat.get("step") or 0)
+        document.append(
+            {
+                "run": name,
+                "status": status,
+                "step": step,
+                "num_steps": beat.get("num_steps"),
+                "attempts": state.attempt,
+                "eta_s": eta,
+                "error": state.ending.get("message"),
+                "test": state.ending.get("test"),
+            }
+        )
+
+    def human(body: list[dict[str, Any]]) -> None:
+        if not body:
+            click.echo("none yet: slipway train EXPERIMENT")
+            return
+        rows = [
+            [o["run"], o["status"], o["step"], o["num_steps"], o["attempts"], f"{o['eta_s']} s" if o["eta_s"] else ""]
+            for o in body
+        ]
+        table(rows, ["run", "state", "step", "of", "attempts", "ETA"])
+
+    emit(document, as_json, human)
+
+
+@click.command()
+@click.argument("run")
+@as_json
+def stop(run: str, as_json: bool) -> None:
+    """End a run after a checkpoint; the same train command goes on from there.
+
+    Example: slipway stop library-docs-3fa9c1d2e4b5-1
+    """
+    from infra.errors import choices
+    from training.run_log import RunLog, read_state, run_names
+
+    store = workplace().object_store
+    known = run_names(store)
+    if run not in known:
+        raise WrongInput(f"run '{run}': is unknown; {choices(run, known)}")
+    state = read_state(RunLog(store, run))
+    if state.status != "running":
+        raise WrongInput(f"run '{run}': is not running ({state.status}); nothing to stop")
+    store.put(f"runs/{run}/attempts/{state.attempt}/stop", b"{}")
+    document = {"run": run, "asked": True}
+    emit(document, as_json, lambda body: click.echo(f"{run}: asked to stop after its next step, with a checkpoint"))
+
+
+@click.command()
+@as_json
+def recipes(as_json: bool) -> None:
+    """The kinds of model there are.
+
+    Example: slipway recipes
+    """
+    from training.recipe import recipe_names, recipe_summary
+
+    document = [{"recipe": name, "summary": recipe_summary(name)} for name in recipe_names()]
+    emit(document, as_json, lambda body: table([[one["recipe"], one["summary"]] for one in body], ["recipe", ""]))
+
+
+def _show_steps(steps: list[dict[str, Any]], explain: bool) -> None:
+    rows = []
+    for one in steps:
+        reasons = one["reasons"] or [""]
+        more = f" (+{len(reasons) - 1} more: --explain)" if len(reasons) > 1 and not explain else ""
+        rows.append([one["step"], one["status"], f"{one['seconds']:.1f} s" if one["seconds"] >= 0.05 else "", reasons[0] + more])
+        rows += [["", "", "", reason] for reason in reasons[1:] if explain]
+    table(rows, ["step", "state", "time", "why"])
+
+
+def _refuse_if_rejected(name: str, outputs: dict[str, dict[str, Any]]) -> None:
+    gated = outputs.get(f"gate {name}")
+    if gated and not gated["passed"]:
+        raise Refused(f"model {name}: the gates said no; slipway gate {name} shows the scorecard")
+
+
+
+
+COMMANDS = (plan, train, retrain, demo, runs, stop, recipes)
