@@ -52,14 +52,18 @@ class Progress:
         if self.total:
             share = min(self.done / self.total, 1.0)
             bar = "#" * round(20 * share)
-            parts.append(f"[{bar:<20}] {self.done:,.0f}/{self.total:,.0f} {self.unit}".rstrip())
+            parts.append(f"[{bar:<20}] {_count(self.done)}/{_count(self.total)} {self.unit}".rstrip())
             if share < 1 and (seconds := self.seconds_left()) is not None:
                 parts.append(f"ETA {seconds:.0f} s")
         elif self.done:
-            parts.append(f"{self.done:,.0f} {self.unit}".rstrip())
+            parts.append(f"{_count(self.done)} {self.unit}".rstrip())
         if self.note:
             parts.append(self.note)
         return "  ".join(parts)
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"
 
 
 @contextmanager

@@ -34,6 +34,12 @@ def test_a_total_that_is_not_known_shows_the_count_alone(clock):
     assert shown.line().endswith("19,000 rows")
 
 
+def test_a_small_total_is_not_rounded_to_nothing(clock):
+    shown = Progress("register", "MB")
+    shown.update(0.021, 0.0412)
+    assert shown.line().endswith("0.021/0.0412 MB")
+
+
 def test_time_left_is_at_the_pace_since_the_first_update(clock):
     shown = Progress("pretrain", "steps")
     clock[0] += 20  # Ray starts
