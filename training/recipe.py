@@ -24,6 +24,10 @@ class RecipeSettings(BaseModel):
 
     roles: ClassVar[dict[str, str]] = {}
     """What `from:` may name -> one line of what it gives. A role whose line starts with "required" must be given."""
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    """Name -> settings; `tiny` trains in seconds on a CPU and is what the shared tests build."""
+    reads: ClassVar[str] = "text"
+    """The kind of data: the shared tests bring examples of it."""
     evaluates: ClassVar[str] = ""
     """The kind of evaluation its models get ("classification"); empty: only the loop's own validation metrics."""
 

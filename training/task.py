@@ -77,6 +77,10 @@ class Task(torch.nn.Module, ABC):
         """The weight of a loss in what is minimised."""
         return 1.0
 
+    @abstractmethod
+    def initial_losses(self) -> dict[str, float]:
+        """The mean of each loss that an untrained model should show: a task that starts elsewhere is built wrong."""
+
     def measure(self, batch: Batch) -> dict[str, tuple[float, float]]:
         """Validation: name -> (sum, count), summed over batches and workers. Default: the losses."""
         counts = self.counts(batch)

@@ -9,6 +9,7 @@ Hardware and time: the experiment's header says what was measured.
 Expected: held-out loss below the unigram entropy of the same tokens, which is printed beside it.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -43,6 +44,9 @@ SPLITS = ("train", "validation", "test")
 class Settings(RecipeSettings):
     roles: ClassVar[dict[str, str]] = {"base": "weights and tokenizer to continue from; without it, from scratch"}
     prepare_reads: ClassVar[dict[str, tuple[str, ...]]] = {"base": ("tokenizer.json",)}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "tiny": {"vocab_size": 200, "max_length": 24, "hidden_size": 32, "intermediate_size": 64}
+    }
 
     vocab_size: int = prepared_by(8000, ge=100, le=1_000_000)
     """Entries of the WordPiece vocabulary trained here; unused with `from.base`."""
@@ -72,6 +76,9 @@ class MaskedLanguageModel(task.Task):
 
     def counts(self, batch: task.Batch) -> dict[str, float]:
         return {"mlm_loss": len(batch["targets"])}
+
+    def initial_losses(self) -> dict[str, float]:
+        return {"mlm_loss": math.log(self.model.config.vocab_size)}  # no token likelier than another
 
     def shards(self) -> list[torch.nn.Module]:
         return list(self.model.bert.encoder.layer)

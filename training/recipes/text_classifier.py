@@ -9,6 +9,7 @@ Hardware and time: the experiment's header says what was measured.
 Expected: on library-docs about what a tuned TF-IDF + logistic regression reaches; from a published encoder, more.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -46,6 +47,9 @@ class Settings(RecipeSettings):
     roles: ClassVar[dict[str, str]] = {"base": "the encoder's weights and tokenizer; without it, random weights"}
     prepare_reads: ClassVar[dict[str, tuple[str, ...]]] = {"base": ("tokenizer.json",)}
     evaluates: ClassVar[str] = "classification"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "tiny": {"vocab_size": 200, "max_length": 24, "hidden_size": 32, "intermediate_size": 64}
+    }
 
     vocab_size: int = prepared_by(8000, ge=100, le=1_000_000)
     """Entries of the WordPiece vocabulary trained here; unused with `from.base`."""
@@ -91,6 +95,9 @@ class Classifier(task.Task):
         right = float((logits.argmax(-1) == labels).sum())
         loss = float(functional.cross_entropy(logits, labels, reduction="sum"))
         return {"loss": (loss, len(labels)), "accuracy": (right, len(labels))}
+
+    def initial_losses(self) -> dict[str, float]:
+        return {"loss": math.log(self.head.out_features)}
 
     def shards(self) -> list[torch.nn.Module]:
         return list(self.encoder.encoder.layer)

@@ -1,0 +1,189 @@
+"""What every recipe must do, found by its name: a new file in training/recipes/ is tested by being there."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+
+from tests.training.examples import open_recipe
+from training import loop
+from training.checkpoint import load_checkpoint, newest_whole, save_checkpoint
+from training.experiment import Training
+from training.randomness import SampleKeys
+from training.recipe import recipe_names, recipe_summary, settings_class
+from training.task import Task
+
+pytestmark = pytest.mark.parametrize("name", recipe_names())
+NO_DROPOUT = {"dropout": 0.0}
+
+
+class Silent:
+    """An observer that remembers the metrics and wishes for nothing."""
+
+    def __init__(self) -> None:
+        self.points: dict[int, dict[str, float]] = {}
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        assert step not in self.points, f"step {step} was reported twice"
+        self.points[step] = values
+
+    def save(self, step: int, task: Task, optimizers: dict[str, torch.optim.Optimizer]) -> None: ...
+
+    def wishes(self) -> tuple[bool, bool]:
+        return False, False
+
+
+def batch_of(recipe: Any, size: int) -> Any:
+    index = np.arange(size)
+    return recipe.batch("train", index, SampleKeys.of(0, np.zeros_like(index), index))
+
+
+def test_settings_are_documented_and_have_a_tiny_preset(name: str) -> None:
+    kind = settings_class(name)
+    kind(**kind.presets["tiny"])
+    assert recipe_summary(name).endswith("."), "the lab sheet begins with one sentence"
+
+
+def test_starts_near_its_analytic_loss(name: str, tmp_path: Path) -> None:
+    recipe = open_recipe(name, tmp_path)
+    torch.manual_seed(0)
+    task = recipe.build()
+    batch = batch_of(recipe, 64)
+    counts = task.counts(batch)
+    with torch.no_grad():
+        losses = {key: float(value) / counts[key] for key, value in task(batch).items()}
+    assert losses == pytest.approx(task.initial_losses(), rel=0.1)
+
+
+def test_gradients_are_finite_and_reach_every_parameter(name: str, tmp_path: Path) -> None:
+    recipe = open_recipe(name, tmp_path)
+    torch.manual_seed(0)
+    task = recipe.build()
+    sum(task(batch_of(recipe, 32)).values()).backward()
+    for key, parameter in task.named_parameters():
+        assert parameter.grad is not None, f"{key} gets no gradient"
+        assert torch.isfinite(parameter.grad).all(), f"{key}'s gradient is not finite"
+
+
+def test_overfits_one_batch(name: str, tmp_path: Path) -> None:
+    recipe = open_recipe(name, tmp_path, num_train=8, **NO_DROPOUT)
+    observer = Silent()
+    config = Training(steps=300, batch_size=8, learning_rate=3e-3, weight_decay=0, warmup=0.05, validate_every=1e9)
+    # The same eight samples each step; a recipe that draws noise gets new noise each epoch and must do well on average.
+    loop.train(recipe, config, loop.World(), observer)
+    first = sum(value for key, value in observer.points[1].items() if key.endswith("loss"))
+    last = np.mean(
+        [sum(v for k, v in observer.points[s].items() if k.endswith("loss") and "valid" not in k) for s in range(281, 300)]
+    )
+    assert last < 0.35 * first
+
+
+def test_saved_model_answers_as_the_trained_one_and_loads_bit_equal(name: str, tmp_path: Path) -> None:
+    recipe = open_recipe(name, tmp_path / "prepared")
+    torch.manual_seed(0)
+    task = recipe.build()
+    with torch.no_grad():
+        for parameter in task.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)  # equality with fresh weights would prove nothing
+    (tmp_path / "model").mkdir()
+    files = recipe.save(task, tmp_path / "model")
+    module, _, function = files.loader.partition(":")
+    load = getattr(__import__(module, fromlist=[function]), function)
+    first, second = (load(tmp_path / "model") for _ in range(2))
+    rows = [dict(row) for row in files.input_example] * 2
+    assert first(rows) == second(rows)
+    for column, _ in files.outputs:
+        assert column in first(rows)[0]
+    saved = {key: value for key, value in first.model.state_dict().items()}
+    own = {key.removeprefix("model."): value for key, value in task.state_dict().items()}
+    shared = saved.keys() & own.keys()
+    assert len(shared) > len(own) * 0.8
+    assert all(torch.equal(saved[key], own[key]) for key in shared)
+    assert not first.model.training, "a predictor never drops out"
+
+
+def test_a_batch_is_a_function_of_seed_epoch_and_index(name: str, tmp_path: Path) -> None:
+    recipe = open_recipe(name, tmp_path)
+    index = np.array([3, 9, 4, 30])
+    keys = SampleKeys.of(7, np.array([0, 0, 1, 2]), index)
+    whole = recipe.batch("train", index, keys)
+    again = recipe.batch("train", index, keys)
+    for key, value in whole.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, again[key])
+    # Split in two, the halves are the whole's: what a sample looks like does not depend on its neighbours.
+    halves = [recipe.batch("train", index[part], SampleKeys(keys.keys[part])) for part in (slice(2), slice(2, 4))]
+    joined = torch.cat([half["input_ids"] for half in halves], dim=1)
+    assert torch.equal(joined, whole["input_ids"])
+
+
+def test_resumes_to_the_same_bits(name: str, tmp_path: Path) -> None:
+    from infra.store import FolderStore
+
+    store = FolderStore(tmp_path / "store")
+    config = Training(steps=12, batch_size=16, learning_rate=1e-3, validate_every=0.5)
+
+    class Stopping(Silent):
+        entries: list[dict[str, Any]] = []
+
+        def wishes(self) -> tuple[bool, bool]:
+            return False, len(self.points) >= 4
+
+        def save(self, step: int, task: Task, optimizers: dict[str, torch.optim.Optimizer]) -> None:
+            Stopping.entries = [save_checkpoint(store, "run", 1, step, task, optimizers, {})]
+
+    recipe = open_recipe(name, tmp_path / "prepared")  # dropout on: it is keyed by the step too
+    unbroken, broken, resumed = Silent(), Stopping(), Silent()
+    expected, _ = loop.train(recipe, config, loop.World(), unbroken)
+    _, whole = loop.train(recipe, config, loop.World(), broken)
+    assert not whole
+    entry = newest_whole(store, Stopping.entries)
+    assert entry is not None and 0 < entry["step"] < 12
+    found, whole = loop.train(
+        recipe, config, loop.World(), resumed, lambda t, o: load_checkpoint(store, entry, t, o)["step"]
+    )
+    assert whole
+    for key, value in expected.state_dict().items():
+        assert torch.equal(value, found.state_dict()[key]), f"{key} differs after the resume"
+    assert {**broken.points, **resumed.points} == unbroken.points
+
+
+def _train_in_group(rank: int, size: int, name: str, prepared: str, out: str, port: int, config: Training) -> None:
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
+    torch.set_num_threads(1)
+    recipe = open_recipe(name, Path(prepared), **NO_DROPOUT)
+    observer = Silent()
+    task, _ = loop.train(recipe, config, loop.World(rank, size), observer)
+    if rank == 0:
+        torch.save({"weights": task.state_dict(), "points": observer.points}, out)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 3])
+def test_two_workers_train_what_one_does(
+    name: str, micro_batch_size: int | None, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same order, same losses, same gradients: plain SGD, so that a gradient scaled wrongly cannot hide."""
+    config = Training(
+        steps=6, batch_size=15, micro_batch_size=micro_batch_size, optimizer="sgd", learning_rate=0.1,
+        clip_norm=None, weight_decay=0, validate_every=0.2,
+    )  # fmt: skip
+    recipe = open_recipe(name, tmp_path / "prepared", **NO_DROPOUT)
+    observer = Silent()
+    alone, _ = loop.train(recipe, config.model_copy(update={"micro_batch_size": None}), loop.World(), observer)
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # the children import this module
+    out = tmp_path / "two.pt"
+    mp.spawn(_train_in_group, (2, name, str(tmp_path / "prepared"), str(out), free_port, config), nprocs=2)
+    two = torch.load(out, weights_only=True)
+    for key, value in alone.state_dict().items():
+        assert torch.allclose(two["weights"][key], value, atol=1e-6, rtol=1e-5), f"{key} differs"
+    for step, values in observer.points.items():
+        assert two["points"][step] == pytest.approx(values, rel=1e-4, abs=1e-6)
+        assert all(math.isfinite(value) for value in values.values())
