@@ -63,6 +63,8 @@ class Verdict:
     """Key in the object store of the file that proves it; "" when it was missing, which is a no."""
     evidence_digest: str
     sentence: str
+    also_cited: tuple[Cited, ...] = ()
+    """Further files it rests on, such as the champion's."""
     details: tuple[dict[str, Any], ...] = ()
     """Rows of one table that says more, equal keys in each; may be empty."""
 
@@ -206,6 +208,7 @@ class Evidence:
     def test_inputs(self, subject: Subject, row_ids: Sequence[str]) -> list[dict[str, Any]]:
         """The input columns of those test rows, whole, in that order."""
         import pyarrow.compute
+
         from data_contracts.registry import read_split, resolve
 
         columns = list(self.contract(subject).inputs)
@@ -259,6 +262,7 @@ class Gate(BaseModel, ABC):
         observed: float | None = None,
         threshold: float | None = None,
         interval: tuple[float, float] | None = None,
+        also_cited: Sequence[Cited] = (),
         details: Sequence[dict[str, Any]] = (),
     ) -> Verdict:
         return Verdict(
@@ -272,6 +276,7 @@ class Gate(BaseModel, ABC):
             evidence=proof.key,
             evidence_digest=proof.digest,
             sentence=sentence,
+            also_cited=tuple(also_cited),
             details=tuple(details),
         )
 
@@ -322,7 +327,8 @@ def parse_gates(section: Mapping[str, Any], where: str) -> list[Gate]:
         try:
             gates.append(kind(**(settings or {})))
         except ValidationError as error:
-            first = error.errors()[0]
+            # An unknown key before the one it leaves missing: it is what the user wrote.
+            first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
             place = ".".join(str(part) for part in ("gates", name, *first["loc"]))
             if first["type"] == "extra_forbidden":
                 reason = f"unknown key; {choices(str(first['loc'][-1]), kind.model_fields)}"

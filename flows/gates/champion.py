@@ -71,10 +71,7 @@ class Champion(Gate):
             observed=difference.value,
             threshold=-self.margin,
             interval=(difference.low, difference.high),
-            details=[
-                {"evaluation of": subject.ref, "file": file.key, "digest": file.digest}
-                for subject, file in ((candidate, mine.predictions_file), (champion, theirs.predictions_file))
-            ],
+            also_cited=[theirs.predictions_file],
         )
 
 

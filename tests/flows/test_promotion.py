@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -13,14 +14,26 @@ from infra.errors import Refused, WrongInput
 from infra.settings import child_environment
 
 
+def champion(world: Any) -> promotion.Entry:
+    entry = promotion.champion(world.store, "animals")
+    assert entry is not None
+    return entry
+
+
+def head(world: Any) -> promotion.Entry:
+    entry = promotion.head(world.store, "animals")
+    assert entry is not None
+    return entry
+
+
 def test_first_promotion_starts_the_chain(world):
     candidate = world.candidate()
     assert promotion.champion(world.store, "animals") is None
-    champion = world.promote(candidate)
-    entry = promotion.champion(world.store, "animals")
+    crowned = world.promote(candidate)
+    entry = champion(world)
     assert (entry.sequence, entry.previous, entry.compared_with, entry.version) == (1, "", None, 1)
     assert (entry.model, entry.dataset) == (candidate.model, candidate.dataset)
-    assert champion.evaluation == candidate.evaluation
+    assert crowned.evaluation == candidate.evaluation
     assert promotion.verify(world.store, "animals") == []
 
 
@@ -99,9 +112,9 @@ def test_an_overtaken_scorecard_is_refused(world):
     world.promote(first)
     with pytest.raises(Refused, match="champion changed: gate again"):
         promotion.promote(world.store, models.resolve(world.store, second.ref), overtaken, author="mel")
-    assert promotion.champion(world.store, "animals").version == 1
+    assert champion(world).version == 1
     world.promote(second)
-    assert promotion.champion(world.store, "animals").version == 2
+    assert champion(world).version == 2
 
 
 def test_a_rejection_is_recorded_and_leaves_the_champion(world):
@@ -111,8 +124,8 @@ def test_a_rejection_is_recorded_and_leaves_the_champion(world):
     written = promotion.reject(world.store, version, card, author="mel", reason="reads like the old one")
     again = promotion.reject(world.store, version, card, author="mel", reason="reads like the old one")
     assert written.created and not again.created
-    assert promotion.champion(world.store, "animals").version == 1
-    assert promotion.head(world.store, "animals").kind == "rejection"
+    assert champion(world).version == 1
+    assert head(world).kind == "rejection"
     assert promotion.verify(world.store, "animals") == []
     # What came between was no new champion, so a scorecard compared with entry 1 still holds.
     third = world.candidate()
@@ -123,11 +136,11 @@ def test_a_rejection_is_recorded_and_leaves_the_champion(world):
 
 def test_time_never_runs_backwards(world, monkeypatch):
     world.promote(world.candidate())
-    first = promotion.head(world.store, "animals")
+    first = head(world)
     body = json.loads(world.store.get(first.key)) | {"time": "2999-01-01T00:00:00.000000+00:00"}
     world.store.put(first.key, json.dumps(body).encode())
     world.promote(world.candidate())
-    assert promotion.head(world.store, "animals").time == "2999-01-01T00:00:00.000000+00:00"
+    assert head(world).time == "2999-01-01T00:00:00.000000+00:00"
 
 
 WRITER = """
@@ -160,8 +173,10 @@ def test_of_racing_promotions_one_wins_and_the_others_are_told_to_gate_again(wor
             text=True,
             env=child_environment(),
         )
-    assert all(writer.stdout.readline() == "ready\n" for writer in writers.values())
     for writer in writers.values():
+        assert writer.stdout and writer.stdout.readline() == "ready\n"
+    for writer in writers.values():
+        assert writer.stdin
         writer.stdin.write("go\n")
         writer.stdin.flush()
     found = {number: writer.communicate()[0].strip() for number, writer in writers.items()}
@@ -178,7 +193,7 @@ def test_racing_rejections_all_get_a_number(world, monkeypatch):
     cards = [world.scorecard(first), world.scorecard(second)]
     versions = [models.resolve(world.store, subject.ref) for subject in (first, second)]
     create = type(world.store).create
-    overtaken = []
+    overtaken: list[str] = []
 
     def overtake(store, key, data):
         if not overtaken and key.startswith("promotions/"):
@@ -220,7 +235,7 @@ def test_an_unreadable_entry_is_found(long_log):
 
 
 def test_a_lost_scorecard_is_found(long_log):
-    entry = promotion.head(long_log.store, "animals")
+    entry = head(long_log)
     long_log.store.delete(f"scorecards/{entry.scorecard}/scorecard.json")
     assert any("missing or altered" in problem for problem in promotion.verify(long_log.store, "animals"))
 

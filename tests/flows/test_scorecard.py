@@ -1,0 +1,215 @@
+"""The scorecard: the verdict first, everything a promotion is bound to, and nothing in it that runs or calls out."""
+
+import json
+import math
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from flows.gate import Evidence
+from flows.scorecard import MAX_CURVE_POINTS, MAX_MISTAKES_OF_A_KIND, build_scorecard, headline, render
+from infra import artifacts
+
+HOSTILE = [
+    "<script>alert('owned')</script>",
+    "<img src=x onerror=alert(1)>",
+    "</style></head><h1>Approved</h1>",
+    "{{ 7 * 7 }} {% include '/etc/passwd' %}",
+    '\'" onmouseover="alert(1)" x=\'',
+    "\u202eevil\u2066 \x00\x1b[31m",
+    "javascript:alert(1) &lt;b&gt;",
+]
+VOID = {"meta", "img", "br", "hr", "input", "link", "polyline"}
+
+
+class Page(HTMLParser):
+    """What a browser would make of the page: elements, attributes, visible text; and whether every tag is closed."""
+
+    def __init__(self, html: str):
+        super().__init__(convert_charrefs=True)
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def page_of(world: Any, digest: str) -> Page:
+    return Page(world.store.get(f"scorecards/{digest}/scorecard.html").decode())
+
+
+def card_of(world: Any, digest: str) -> dict[str, Any]:
+    return json.loads(world.store.get(f"scorecards/{digest}/scorecard.json"))
+
+
+def test_page_says_the_verdict_first_and_then_what_it_rests_on(world):
+    first = world.promote(world.candidate())
+    candidate = world.candidate(right=0.85, baseline=0.85)
+    verdicts = [
+        world.judge(gate, settings, candidate, first)
+        for gate, settings in [("threshold", {"minimum": 0.5}), ("champion", {"margin": 0.1}), ("beats_baseline", {})]
+    ]
+    curves = {"loss": [[step, 1 / (step + 1)] for step in range(2000)], "accuracy": [[1, 0.5], [2, 0.6]]}
+    digest = world.scorecard(candidate, verdicts, first, curves=curves)
+    text = page_of(world, digest).text
+    order = [
+        "animals, version 2",
+        "May be promoted, with 1 warning: beats_baseline",
+        f"Accuracy {verdicts[0].observed:.3f}",
+        "Compared with the champion animals/1 (promotion log entry 1)",
+        "A linear model does as well",
+        verdicts[2].evidence_digest,
+        "this model",
+        "TF-IDF + logistic regression",
+        "always “",
+        "precision",
+        "What it takes for what",
+        "Learning curves",
+        "Examples it gets wrong",
+        "Lineage",
+        candidate.model,
+        "recipe: text_classifier",
+    ]
+    position = 0
+    for words in order:
+        found = text.find(words, position)
+        assert found >= 0, f"{words!r} does not follow {text[max(0, position - 80) : position]!r}"
+        position = found
+
+
+def test_json_holds_what_a_promotion_is_bound_to(world):
+    candidate = world.candidate()
+    card = card_of(world, world.scorecard(candidate))
+    assert card["format"] == 1 and card["passed"] and card["compared_with"] is None
+    for field in ("model", "package_digest", "dataset", "evaluation", "run"):
+        assert card["candidate"][field] == getattr(candidate, field)
+    assert card["candidate"]["contract"] == world.dataset("old").contract_digest
+    assert card["metrics"]["rows"] == len(world_truth(world))
+    assert all(row["label"] != row["prediction"] for row in card["mistakes"])
+    kinds = [(row["label"], row["prediction"]) for row in card["mistakes"]]
+    assert kinds and max(map(kinds.count, kinds)) <= MAX_MISTAKES_OF_A_KIND
+
+
+def world_truth(world: Any) -> list[str]:
+    from data_contracts.registry import read_split
+
+    return read_split(world.store, world.dataset("old"), "test")["label"].to_pylist()
+
+
+def test_the_same_evidence_gives_the_same_scorecard(world):
+    candidate = world.candidate()
+    assert world.scorecard(candidate) == world.scorecard(candidate)
+
+
+def test_page_runs_nothing_and_loads_nothing(world):
+    candidate = world.candidate(texts=HOSTILE)
+    page = page_of(world, world.scorecard(candidate, curves={"loss": [[1, 2.0], [2, 1.0]]}))
+    assert not {"script", "link", "img", "iframe", "object", "base", "form"} & set(page.tags)
+    assert not [name for name, _ in page.attributes if name in ("src", "href", "action") or name.startswith("on")]
+    assert not [value for _, value in page.attributes if "url(" in value or "@import" in value]
+    html = world.store.get(next(key for key in world.store.list("scorecards/") if key.endswith(".html"))).decode()
+    assert "default-src 'none'" in html and "url(" not in html and "@import" not in html
+    assert ("name", "viewport") in page.attributes
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_hostile_strings_stay_text_wherever_they_stand(world, hostile):
+    candidate = world.candidate(right=0.0, texts=[hostile] * len(world_truth(world)))
+    plain = world.scorecard(candidate, curves={"loss": [[1, 2.0], [2, 1.0]]})
+    expected = page_of(world, plain)
+
+    card = card_of(world, plain)
+    assert hostile in [row["text"] for row in card["mistakes"]]
+    for place in ("label", "prediction", "baseline_prediction"):
+        card["mistakes"][0][place] = hostile
+    card["metrics"]["labels"][0] = card["metrics"]["model"]["per_class"][0]["label"] = hostile
+    card["metrics"]["majority"]["label"] = hostile
+    card["curves"] = {hostile: [[1, 2.0], [2, 1.0]]}
+    card["verdicts"][0] |= {"sentence": hostile, "measure": hostile, "details": [{hostile: hostile}]}
+    card["candidate"]["name"] = card["lineage"]["base"] = card["lineage"]["experiment"] = hostile
+    card["lineage"] |= {"accepted": [hostile], "libraries": {hostile: hostile}}
+    page = Page(render(card))
+    visible = "".join(f"[U+{ord(c):04X}]" if c in "\u202e\u2066\x00\x1b" else c for c in hostile)
+    # 6 mistakes, 4 classes and answers among them, 4 class names, a curve, 5 in the gate, 7 in heading and lineage.
+    assert page.text.count(" ".join(visible.split())) >= 20
+    assert set(page.tags) <= set(expected.tags) | {"details", "table"}
+    assert {name for name, _ in page.attributes} == {name for name, _ in expected.attributes}
+    assert not any(ord(character) < 32 and character != "\n" for character in page.text)
+
+
+def test_a_candidate_without_evaluation_still_gets_its_page(world):
+    candidate = world.candidate()
+    world.store.delete(f"evaluations/{candidate.evaluation}/metrics.json")
+    world.evidence = Evidence(world.store, world.settings)
+    verdict = world.judge("threshold", {"minimum": 0.5}, candidate)
+    digest = world.scorecard(candidate, [verdict])
+    assert not card_of(world, digest)["passed"]
+    text = page_of(world, digest).text
+    assert "1 of 1 gates says no: threshold" in text and "Evidence: none" in text and "no figures" in text
+
+
+def test_curves_are_thinned_keep_their_ends_and_hold_no_nan(world, tmp_path):
+    points = [[step, math.nan if step == 5 else float(step)] for step in range(5000)]
+    candidate = world.candidate()
+    card = build_scorecard(
+        tmp_path / "card",
+        candidate=candidate,
+        champion=None,
+        verdicts=[],
+        evidence=world.evidence,
+        curves={"loss": points, "one": [[1, 1.0]], "flat": [[1, 1.0], [2, 1.0]], "lost": [[1, math.inf]]},
+        lineage=world.lineage(),
+    )
+    assert len(card["curves"]["loss"]) == MAX_CURVE_POINTS
+    assert (card["curves"]["loss"][0], card["curves"]["loss"][-1]) == ([0, 0.0], [4999, 4999.0])
+    json.loads((tmp_path / "card" / "scorecard.json").read_text(), parse_constant=pytest.fail)
+    Page((tmp_path / "card" / "scorecard.html").read_text())
+
+
+def test_of_very_many_classes_the_page_shows_the_worst(world):
+    card = card_of(world, world.scorecard(world.candidate()))
+    names = [f"class {number}" for number in range(200)]
+    confusion = [[9 if row == column else 0 for column in range(200)] for row in range(200)]
+    confusion[150][3] = 50
+    card["metrics"]["labels"], card["metrics"]["model"]["confusion"] = names, confusion
+    page = Page(render(card))
+    assert "176 are left out" in page.text and "class 150" in page.text and "class 199" not in page.text
+
+
+def test_headline_counts_in_plain_words(world):
+    candidate = world.candidate(right=0.8, baseline=0.8)
+    yes = world.judge("threshold", {"minimum": 0.5}, candidate)
+    no = world.judge("threshold", {"minimum": 0.9}, candidate)
+    warning = world.judge("beats_baseline", {}, candidate)
+    assert headline([yes, yes]) == "May be promoted: all 2 gates say yes"
+    assert headline([yes, warning]) == "May be promoted, with 1 warning: beats_baseline"
+    assert headline([yes, no, warning]) == "1 of 3 gates says no: threshold"
+    assert headline([no, no]) == "2 of 2 gates say no: threshold, threshold"
+    assert headline([]) == "No gate was run, which is a no"
+
+
+def test_both_files_are_one_artifact(world):
+    digest = world.scorecard(world.candidate())
+    artifact = artifacts.load(world.store, "scorecards", digest)
+    assert set(artifact.files) == {"scorecard.json", "scorecard.html"}
