@@ -149,7 +149,5 @@ def test_a_class_the_model_never_saw_is_counted(table, tmp_path):
 def test_rows_without_a_label_are_an_error(table, tmp_path, label):
     broken = table.set_column(1, "label", label) if label is not None else table.slice(0, 0)
     with pytest.raises(ValueError, match="test split of d@1"):
-        evaluate_classification(
-            broken, ["a"], tmp_path, baseline=Baseline([], "a", {}, []), model="m", dataset="d@1"
-        )
+        evaluate_classification(broken, ["a"], tmp_path, baseline=Baseline([], "a", {}, []), model="m", dataset="d@1")
     assert not (tmp_path / "metrics.json").exists()
