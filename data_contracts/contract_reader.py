@@ -55,7 +55,10 @@ class Reader:
     def contract(self) -> Contract:
         name = self.document.get("name") or self.document["id"]
         if not NAME.fullmatch(name):
-            raise self.wrong("name", f"'{name}' cannot name a dataset; use letters, digits, '-' and '_'")
+            raise self.wrong(
+                "name" if self.document.get("name") else "id",
+                f"'{name}' cannot name a dataset; use letters, digits, '-' and '_'",
+            )
         tables = self.document.get("schema") or []
         if len(tables) != 1:
             raise self.wrong("schema", f"has {len(tables)} tables, a dataset is one; write one contract for each")

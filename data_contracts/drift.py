@@ -96,7 +96,7 @@ def _comparisons(
     if "categories" in old and "categories" in new:
         kind = "label mix" if name == contract.label else "categories"
         found.append((kind, "categories", old["categories"], new["categories"]))
-    elif "length" in old and "length" in new:
+    elif name != contract.label and "length" in old and "length" in new:
         found.append(("text length", "categories", _bins(old), _bins(new)))
     if old["nulls"] or new["nulls"]:
         found.append(("missing values", "categories", _holes(old), _holes(new)))

@@ -111,6 +111,11 @@ def check_document(document: dict[str, Any], where: str) -> None:
     version = document.get("apiVersion")
     if not isinstance(version, str) or not version.startswith("v3."):
         raise WrongInput(f"{where}: apiVersion {version!r} is not ODCS v3; write `apiVersion: v3.1.0`")
+    for table in _listed(document.get("schema")):
+        for column in _listed(table.get("properties")):
+            if "logicalType" not in column:  # the schema would then apply the rules of every type, and fail the first
+                path = f"schema.{table.get('name')}.properties.{column.get('name')}"
+                raise WrongInput(f"{where}: {path}: logicalType is missing; write `logicalType: string`, say")
     schema = odcs_schema()
     errors = list(Draft201909Validator(schema).iter_errors(document))
     faults = []
@@ -148,6 +153,10 @@ def check_document(document: dict[str, Any], where: str) -> None:
         first = error.errors()[0]
         path = ".".join(str(part) for part in first["loc"])
         raise WrongInput(f"{where}: {path}: {first['msg']}") from None
+
+
+def _listed(value: Any) -> list[dict[str, Any]]:
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
 def _path(document: Any, parts: list[str | int]) -> str:

@@ -8,6 +8,7 @@ be cast or parsed is named by its raw values or bytes.
 import hashlib
 import json
 import math
+import unicodedata
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -65,11 +66,22 @@ def _cast_column(values: "pa.Array", column: "Column", nulls: tuple[str, ...]) -
         if nulls:
             values = _without(values, pc.is_in(values, pa.array(nulls, values.type)))
         if column.arrow == "string":
-            return pc.utf8_normalize(values.cast(pa.string()), form="NFC"), {}
+            return _nfc(values.cast(pa.string())), {}
     try:
         return _cast_whole(values, column.arrow, target), {}
     except pa.ArrowException:  # some value does not fit, or only `_cast_each` knows this pair of types
         return _cast_each(values, column, target)
+
+
+def _nfc(values: "pa.Array") -> "pa.Array":
+    """Unicode's composed form. NOTE pyarrow 25's utf8_normalize leaves e + accent as it is, whatever form is asked."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pc.all(pc.string_is_ascii(values)).as_py() is not False:
+        return values
+    texts = values.to_pylist()
+    return pa.array([text if text is None else unicodedata.normalize("NFC", text) for text in texts], pa.string())
 
 
 def _without(values: "pa.Array", mask: "pa.Array") -> "pa.Array":
@@ -114,14 +126,15 @@ def _cast_each(values: "pa.Array", column: "Column", target: "pa.DataType") -> "
     faults = {}
     for row, value in enumerate(values.to_pylist()):
         try:
-            scalar = None if value is None else pa.scalar(read(value), target)
-            if scalar is not None and target == pa.float32() and math.isinf(scalar.as_py()) > math.isinf(float(value)):
+            wanted = None if value is None else read(value)
+            got = pa.scalar(wanted, target).as_py()
+            if isinstance(got, float) and math.isinf(got) and not math.isinf(wanted):
                 raise OverflowError(value)
         except (ValueError, TypeError, ArithmeticError, KeyError, pa.ArrowException):
-            scalar = None
+            got = None
             shown = str(value) if len(str(value)) <= 60 else f"{str(value)[:57]}..."
             faults[row] = f"'{shown}' is not {_article(column)}"
-        good.append(None if scalar is None else scalar.as_py())
+        good.append(got)
     return pa.array(good, target), faults
 
 
@@ -157,8 +170,6 @@ def _read_boolean(value: Any) -> bool:
 
 
 def _read_string(value: Any) -> str:
-    import unicodedata
-
     if isinstance(value, bytes):
         value = value.decode()
     if isinstance(value, (list, dict)):
