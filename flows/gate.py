@@ -9,42 +9,18 @@ defines one final subclass of `Gate`, whose fields are its settings in an experi
 """
 
 import ast
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from flows import promotion
-from flows.models import ModelVersion, versions
-from infra import artifacts
-from infra.digests import digest_bytes
+from flows.evidence import Cited, Evidence, MissingEvidence, Subject
 from infra.errors import SlipwayError, WrongInput, choices
-from infra.settings import Settings
-from infra.store import NotFound, Store
-
-if TYPE_CHECKING:
-    import pyarrow
-
-    from data_contracts.contract import Contract
 
 GATES = Path(__file__).parent / "gates"
-
-
-class MissingEvidence(SlipwayError):
-    """What a gate had to look at is absent, altered, or about something else."""
-
-
-@dataclass(frozen=True)
-class Cited:
-    """One object in the store that proves something."""
-
-    key: str
-    digest: str
-    """SHA-256 of its bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,174 +43,6 @@ class Verdict:
     """Further files it rests on, such as the champion's."""
     details: tuple[dict[str, Any], ...] = ()
     """Rows of one table that says more, equal keys in each; may be empty."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """A model as gates see it. `evaluation` and `package` are "" where the record of them is lost."""
-
-    name: str
-    version: int
-    run: str
-    model: str
-    """Digest of the model artifact."""
-    package: str
-    """MLflow address of the packaged model."""
-    package_digest: str
-    dataset: str
-    """`name@digest` of the dataset version trained on."""
-    evaluation: str
-    """Digest of the artifact of kind `evaluations`."""
-    sequence: int | None = None
-    """For a champion: the log entry that made it champion."""
-
-    @classmethod
-    def of(cls, version: ModelVersion, evaluation: str) -> "Subject":
-        return cls(
-            name=version.name,
-            version=version.version,
-            run=version.run,
-            model=version.model,
-            package=version.package,
-            package_digest=version.package_digest,
-            dataset=version.dataset,
-            evaluation=evaluation,
-        )
-
-    @property
-    def ref(self) -> str:
-        return f"{self.name}/{self.version}"
-
-
-def find_champion(store: Store, name: str) -> Subject | None:
-    """The champion by the promotion log, or None. Lost evidence leaves "" in its place: gates then say no."""
-    entry = promotion.champion(store, name)
-    if entry is None:
-        return None
-    evaluation = ""
-    try:
-        card = artifacts.load(store, "scorecards", entry.scorecard)
-        if artifacts.damage(store, card) is None:
-            evaluation = json.loads(store.get(f"{card.prefix}/scorecard.json"))["candidate"]["evaluation"]
-    except (NotFound, ValueError, KeyError):
-        pass
-    version = next((v for v in versions(store, name) if v.version == entry.version), None)
-    return Subject(
-        name=name,
-        version=entry.version,
-        run=entry.run,
-        model=entry.model,
-        package=version.package if version else "",
-        package_digest=entry.package,
-        dataset=entry.dataset,
-        evaluation=evaluation,
-        sequence=entry.sequence,
-    )
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One evaluation of one model: what training/evaluation.py wrote, verified."""
-
-    metrics: dict[str, Any]
-    metrics_file: Cited
-    predictions_path: Path
-    predictions_file: Cited
-
-    def predictions(self, columns: list[str] | None = None) -> "pyarrow.Table":
-        from pyarrow import parquet
-
-        return parquet.read_table(self.predictions_path, columns=columns)
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What gates may read. Everything handed out was checked against its digest and cites where it lies.
-
-    Each method raises MissingEvidence.
-    """
-
-    store: Store
-    settings: Settings
-    _read: dict[str, Evaluation] = field(default_factory=dict, compare=False, repr=False)
-
-    def evaluation(self, subject: Subject) -> Evaluation:
-        if not subject.evaluation:
-            raise MissingEvidence(f"the scorecard that names {subject.ref}'s evaluation is missing or altered")
-        if subject.evaluation in self._read:
-            return self._read[subject.evaluation]
-        where = f"evaluations/{subject.evaluation}"
-        try:
-            artifact = artifacts.load(self.store, "evaluations", subject.evaluation)
-            found = artifacts.damage(self.store, artifact)
-            if found:
-                raise MissingEvidence(f"{subject.ref}'s evaluation: {found}")
-            metrics = json.loads(self.store.get(f"{where}/metrics.json"))
-            path = self.store.local_path(f"{where}/predictions.parquet")
-            digests = {name: entry["sha256"] for name, entry in artifact.files.items()}
-            files = [Cited(f"{where}/{name}", digests[name]) for name in ("metrics.json", "predictions.parquet")]
-        except (NotFound, ValueError, KeyError) as error:
-            raise MissingEvidence(f"{subject.ref}'s evaluation: {error} is missing or unreadable") from error
-        for name, wanted in (("model", subject.model), ("dataset", subject.dataset)):
-            if metrics.get("subject", {}).get(name) != wanted:
-                raise MissingEvidence(f"{where} is an evaluation of another {name} than {subject.ref}'s")
-        self._read[subject.evaluation] = Evaluation(metrics, files[0], path, files[1])
-        return self._read[subject.evaluation]
-
-    def profile(self, subject: Subject) -> tuple[dict[str, Any], Cited]:
-        """The profile of the dataset version the subject was trained on."""
-        from data_contracts.profile import read_profile
-        from data_contracts.registry import resolve
-
-        try:
-            version = resolve(self.store, subject.dataset)
-            file = version.manifest["files"]["profile"]
-            cited = Cited(version.key(file["name"]), digest_bytes(self.store.get(version.key(file["name"]))))
-            if cited.digest != file["sha256"]:
-                raise MissingEvidence(f"{cited.key}, the profile of {subject.ref}'s data, was altered")
-            return read_profile(self.store, version), cited
-        except (NotFound, ValueError, WrongInput) as error:
-            raise MissingEvidence(f"the profile of {subject.ref}'s data is missing: {error}") from error
-
-    def contract(self, subject: Subject) -> "Contract":
-        """The contract under which the subject's data was registered."""
-        from data_contracts.registry import contract_of, resolve
-
-        try:
-            return contract_of(self.store, resolve(self.store, subject.dataset))
-        except (NotFound, ValueError, WrongInput) as error:
-            raise MissingEvidence(f"the contract of {subject.ref}'s data is missing: {error}") from error
-
-    def test_inputs(self, subject: Subject, row_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """The input columns of those test rows, whole, in that order."""
-        import pyarrow.compute
-
-        from data_contracts.registry import read_split, resolve
-
-        columns = list(self.contract(subject).inputs)
-        try:
-            table = read_split(self.store, resolve(self.store, subject.dataset), "test", columns=columns)
-        except (NotFound, ValueError, SlipwayError) as error:
-            raise MissingEvidence(f"the test rows of {subject.ref}'s data are missing: {error}") from error
-        wanted = pyarrow.array(list(row_ids), pyarrow.string())
-        found = table.filter(pyarrow.compute.is_in(table["row_id"].cast(pyarrow.string()), value_set=wanted))
-        rows = {row.pop("row_id"): {name: row[name] for name in columns} for row in found.to_pylist()}
-        lost = [row_id for row_id in row_ids if row_id not in rows]
-        if lost:
-            raise MissingEvidence(f"test row {lost[0][:12]}, on which {subject.ref} was evaluated, is not in its data")
-        return [rows[row_id] for row_id in row_ids]
-
-    def no_champion(self, name: str) -> Cited:
-        """The head of a log without a champion: what "nothing to compare" rests on."""
-        reigning = promotion.champion(self.store, name)
-        if reigning:
-            raise MissingEvidence(
-                f"{name}/{reigning.version} is champion (log entry {reigning.sequence}); compare with it"
-            )
-        latest = promotion.head(self.store, name)
-        if latest is None:
-            return Cited(f"promotions/{name}/", digest_bytes(b""))
-        return Cited(latest.key, digest_bytes(self.store.get(latest.key)))
 
 
 class Gate(BaseModel, ABC):

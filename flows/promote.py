@@ -10,7 +10,8 @@ import yaml
 from data_contracts import registry
 from flows import models, promotion
 from flows.code_key import code_of
-from flows.gate import Evidence, Subject, find_champion, parse_gates, passed, run_gates
+from flows.evidence import Evidence, Subject, find_champion
+from flows.gate import parse_gates, passed, run_gates
 from flows.models import ModelVersion
 from flows.steps import Outputs, Step, libraries
 from flows.train import artifact_damage

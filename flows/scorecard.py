@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flows.gate import Evidence, MissingEvidence, Subject, Verdict, passed
+from flows.evidence import Evidence, MissingEvidence, Subject
+from flows.gate import Verdict, passed
 
 FORMAT = 1
 MAX_CURVE_POINTS = 400
@@ -172,9 +173,11 @@ def _figure(value: float | None, measure: str = "") -> str:
     """A number as the page writes it: signed where it is a difference, whole where it is a count."""
     if value is None:
         return "none"
-    if "minus" in measure:
+    if "minus" in measure and value:
         return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
-    return f"{value:,.0f}" if abs(value) >= 1 and value == int(value) else f"{value:.3f}"
+    if abs(value) > 1:
+        return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"
+    return f"{value:.3f}"
 
 
 def _scale(verdict: Mapping[str, Any]) -> dict[str, float] | None:

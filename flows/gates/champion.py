@@ -2,7 +2,8 @@
 
 from pydantic import Field, field_validator
 
-from flows.gate import Evidence, Gate, MissingEvidence, Subject, Verdict
+from flows.evidence import Evidence, MissingEvidence, Subject
+from flows.gate import Gate, Verdict
 from training.evaluation import METRICS, known_metric, paired_difference, points
 
 

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from flows.gate import Evidence, Gate, MissingEvidence, Subject, Verdict
+from flows.evidence import Evidence, MissingEvidence, Subject
+from flows.gate import Gate, Verdict
 
 
 class Drift(Gate):

@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from flows.gate import Evidence, Gate, MissingEvidence, Subject, Verdict
+from flows.evidence import Evidence, MissingEvidence, Subject
+from flows.gate import Gate, Verdict
 
 
 class Package(Gate):

@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from flows.gate import Evidence, Gate, Subject, Verdict
+from flows.evidence import Evidence, Subject
+from flows.gate import Gate, Verdict
 from training.evaluation import METRICS, known_metric
 
 

@@ -11,7 +11,8 @@ import pytest
 from data_contracts.contract import load_contract
 from data_contracts.registry import Version, read_split, register, resolve
 from flows import models, promotion
-from flows.gate import Cited, Evidence, Gate, Subject, Verdict, find_champion, parse_gates, run_gates
+from flows.evidence import Cited, Evidence, Subject, find_champion
+from flows.gate import Gate, Verdict, parse_gates, run_gates
 from flows.models import ModelVersion
 from flows.scorecard import Lineage, build_scorecard
 from infra import artifacts

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from flows import promotion
-from flows.gate import Cited, Subject, find_champion, gate_names, list_gates, load_gate, parse_gates, passed, run_gates
+from flows.evidence import Cited, Subject, find_champion
+from flows.gate import gate_names, list_gates, load_gate, parse_gates, passed, run_gates
 from flows.models import resolve
 from infra.digests import digest_bytes
 from infra.errors import WrongInput
@@ -383,7 +384,7 @@ def test_a_gate_is_one_file(world, tmp_path, monkeypatch):
     tmp_path = tmp_path / "gates"
     tmp_path.mkdir()
     (tmp_path / "always_no.py").write_text(
-        '"""Says no."""\nfrom flows.gate import Cited, Gate\n\n\nclass AlwaysNo(Gate):\n'
+        '"""Says no."""\nfrom flows.evidence import Cited\nfrom flows.gate import Gate\n\n\nclass AlwaysNo(Gate):\n'
         "    def check(self, candidate, champion, evidence):\n"
         '        return self.verdict(False, "No.", Cited("a", "b"))\n'
     )

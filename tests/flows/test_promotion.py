@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flows import models, promotion
-from flows.gate import find_champion
+from flows.evidence import find_champion
 from infra import artifacts, tracking
 from infra.errors import Refused, WrongInput
 from infra.settings import child_environment

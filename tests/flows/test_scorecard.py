@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.gate import Evidence
+from flows.evidence import Evidence
 from flows.scorecard import MAX_CURVE_POINTS, MAX_MISTAKES_OF_A_KIND, build_scorecard, headline, render
 from infra import artifacts
 
