@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -206,6 +208,27 @@ def test_racing_rejections_all_get_a_number(world, monkeypatch):
     assert outcome.entry.sequence == 2
     assert [entry.author for entry in promotion.read_log(world.store, "animals")] == ["quick", "slow"]
     assert promotion.verify(world.store, "animals") == []
+
+
+def test_of_two_that_write_the_same_at_the_same_moment_one_has_written_it(world, monkeypatch):
+    candidate = world.candidate()
+    version, card = models.resolve(world.store, candidate.ref), world.scorecard(candidate)
+    moment = datetime.now(UTC)
+    monkeypatch.setattr(promotion, "datetime", SimpleNamespace(now=lambda zone: moment))
+    create = type(world.store).create
+    outcomes: list[promotion.Outcome] = []
+    started: list[str] = []
+
+    def overtake(store, key, data):
+        if not started and key.startswith("promotions/"):
+            started.append(key)
+            outcomes.append(promotion.promote(store, version, card, author="mel"))
+        return create(store, key, data)
+
+    monkeypatch.setattr(type(world.store), "create", overtake)
+    outcomes.append(promotion.promote(world.store, version, card, author="mel"))
+    assert [outcome.created for outcome in outcomes] == [True, False]
+    assert len(promotion.read_log(world.store, "animals")) == 1
 
 
 @pytest.fixture
