@@ -4,7 +4,7 @@ Two methods, each where it is right:
 
 - accuracy alone: the Wilson score interval. E. B. Wilson, "Probable inference, the law of succession, and statistical
   inference", JASA 22(158), 1927; recommended by Brown, Cai & DasGupta, "Interval estimation for a binomial
-  proportion", Statistical Science 16(2), 2001, §3.1.1.
+  proportion", Statistical Science 16(2), 2001, §3.1.
 - macro-F1 and every difference of two models: the percentile bootstrap over test rows. Efron & Tibshirani, "An
   Introduction to the Bootstrap", 1993, §13.3. A difference resamples rows, keeping both models' answers to a row
   together (paired), as Koehn, "Statistical significance tests for machine translation evaluation", EMNLP 2004, does.

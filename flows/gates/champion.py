@@ -11,8 +11,9 @@ class Champion(Gate):
     """A non-inferiority test: the lower end of the paired bootstrap interval has to stay above minus the margin.
 
     ICH E9, "Statistical principles for clinical trials", 1998, §3.3.2: the margin is fixed beforehand and the
-    interval decides, so too few rows lead to a no. With 2,000 test rows of which the two answer 14 % differently, an
-    equal candidate passes a margin of 0.02 in two of three cases, of 0.03 in nineteen of twenty.
+    interval decides, so too few rows lead to a no. With 2,000 test rows, 14 % of which only one of the two has right,
+    an equally good candidate passes a margin of 0.01 in one case of five, 0.02 in two of three, 0.03 in nineteen of
+    twenty.
     """
 
     metric: str = "accuracy"
