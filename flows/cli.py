@@ -1,4 +1,4 @@
-"""The command line. Commands live in `flows/commands/`, a file a group; nothing heavy is imported before one needs it."""
+"""The command line. Commands live in `flows/commands/`, a file a group; nothing heavy is imported early."""
 
 import sys
 from typing import Any

@@ -48,9 +48,7 @@ def evaluate_step(settings: Settings, name: str, needs: tuple[str, ...], ablatio
     def damage(output: dict[str, Any]) -> str | None:
         return artifact_damage(settings, "evaluations", output["evaluation"])
 
-    return Step(
-        kind="evaluate", subject=name, needs=(*needs, trained), ingredients=ingredients, run=run, damage=damage
-    )
+    return Step(kind="evaluate", subject=name, needs=(*needs, trained), ingredients=ingredients, run=run, damage=damage)
 
 
 def evaluate(settings: Settings, version: ModelVersion, progress: Progress, random_start: str = "") -> str:

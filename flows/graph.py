@@ -1,4 +1,4 @@
-"""An experiment as a list of steps, each after those it needs: the plan, and what every command that runs steps runs."""
+"""An experiment as a list of steps, each after those it needs: the plan, and what is run."""
 
 from flows.evaluate import evaluate_step
 from flows.ingest import register_step

@@ -1,6 +1,6 @@
 """Steps that run again only when what they depend on changed, and can say what changed.
 
-A step's ingredients are a tree of JSON values: input digests, its section of the experiment, library versions, its code.
+A step's ingredients are a tree of JSON values: input digests, its section of the experiment, library versions, code.
 Their digest is its key; `steps/<kind>/<subject>/<key>.json` records the output that key gave. The outputs are named by
 content digest and a later step depends on that digest: a step that ran again with the same output reruns nothing.
 """

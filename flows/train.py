@@ -60,9 +60,7 @@ def prepare_step(settings: Settings, experiment: Experiment, needs: tuple[str, .
     def damage(output: dict[str, Any]) -> str | None:
         return artifact_damage(settings, "prepared", output["prepared"])
 
-    return Step(
-        kind="prepare", subject=experiment.name, needs=needs, ingredients=ingredients, run=run, damage=damage
-    )
+    return Step(kind="prepare", subject=experiment.name, needs=needs, ingredients=ingredients, run=run, damage=damage)
 
 
 def train_step(settings: Settings, experiment: Experiment, needs: tuple[str, ...], fresh: bool = False) -> Step:

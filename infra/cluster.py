@@ -40,8 +40,8 @@ def connect(settings: Settings, workers: int) -> None:
     have = ray.cluster_resources().get("CPU", 0)
     if have < workers * settings.cpus_per_worker:
         raise WrongInput(
-            f"scaling.workers: {workers} workers of {settings.cpus_per_worker:g} CPU do not fit the cluster's {have:g}; "
-            "lower scaling.workers or add nodes"
+            f"scaling.workers: {workers} workers of {settings.cpus_per_worker:g} CPU do not fit the cluster's "
+            f"{have:g}; lower scaling.workers or add nodes"
         )
 
 

@@ -1,9 +1,9 @@
 """MLflow, behind one door: runs, metrics, packages, registry aliases.
 
 A package is an MLflow pyfunc model of the "loader module" kind: this module's `_load_pyfunc` is its loader, and the
-folder it is given says in `package.json` which function of a recipe opens the model. Nothing is pickled. The four packages' code
-travels inside (`code_paths`), so the package answers where Slipway is not installed, and the right code wins where
-the current folder holds a `training/` of its own.
+folder it is given says in `package.json` which function of a recipe opens the model. Nothing is pickled. The four
+packages' code travels inside (`code_paths`), so the package answers where Slipway is not installed, and the right code
+wins where the current folder holds a `training/` of its own.
 """
 
 import json
@@ -184,8 +184,8 @@ def package_files(settings: Settings, address: str) -> Path:
 
 
 def ask_package(settings: Settings, address: str, rows: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """What a fresh process, started in an empty folder, answers through `mlflow.pyfunc.load_model`; before these rows it
-    has to answer the package's own input example.
+    """What a fresh process, started in an empty folder, answers through `mlflow.pyfunc.load_model`; before these rows
+    it has to answer the package's own input example.
 
     The child imports Slipway's code from the package alone. Raises SlipwayError with the child's last words.
     """

@@ -77,3 +77,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The one Ray cluster of the test session: in this process joined, for child processes an address."""
+    import ray
+
+    from infra.cluster import connect
+    from infra.settings import Settings, quiet_environment
+
+    settings = Settings(workspace=str(tmp_path_factory.mktemp("ray")))
+    quiet_environment(settings)
+    connect(settings, workers=3)
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()

@@ -9,6 +9,7 @@ the model's forward was given.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -67,9 +68,11 @@ def packed_attention(
     for positions, mask, flat in boundaries.groups:
         q, k, v = (part[0].transpose(0, 1)[positions].transpose(1, 2) for part in (query, key, value))  # (N, H, T, D)
         whole = bool(mask.all())
-        allowed = None if whole else mask[:, None, None, :]
-        if causal and not whole:
-            allowed = allowed & torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=q.device).tril()
+        allowed: torch.Tensor | None = None
+        if not whole:
+            allowed = mask[:, None, None, :]
+            if causal:
+                allowed = allowed & torch.ones(mask.shape[1], mask.shape[1], dtype=torch.bool, device=q.device).tril()
         mixed = functional.scaled_dot_product_attention(
             q, k, v, attn_mask=allowed, dropout_p=dropout, scale=scaling, is_causal=causal and whole
         )
@@ -77,7 +80,7 @@ def packed_attention(
     return out[None], None
 
 
-def use_packed_attention(model: torch.nn.Module) -> None:
+def use_packed_attention(model: Any) -> None:
     """Make a transformers model attend within boundaries; call it with `position_ids` and `boundaries`."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface

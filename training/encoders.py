@@ -1,4 +1,4 @@
-"""Transformers' encoders as recipes use them: fresh or from a folder, attending without padding, saved as safetensors."""
+"""Transformers' encoders as recipes use them: fresh or from a folder, attending without padding."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,7 @@ from infra.errors import WrongInput
 from training.attention import NAME, use_packed_attention
 
 
-def fresh_bert(cls: Any, settings: Any, vocab_size: int) -> torch.nn.Module:
+def fresh_bert(cls: Any, settings: Any, vocab_size: int) -> Any:
     """A BERT of the settings' sizes with random weights. Raises WrongInput when the sizes do not go together."""
     from transformers import BertConfig
 
@@ -33,7 +33,7 @@ def fresh_bert(cls: Any, settings: Any, vocab_size: int) -> torch.nn.Module:
     return model
 
 
-def load_pretrained(auto: Any, folder: Path, **options: Any) -> torch.nn.Module:
+def load_pretrained(auto: Any, folder: Path, **options: Any) -> Any:
     """A model from a local folder, safetensors only: a pickle could run code, so it is refused."""
     if not (folder / "config.json").is_file():
         raise WrongInput(f"model folder {folder}: has no config.json; give a folder saved by save_pretrained")
@@ -47,7 +47,9 @@ def load_pretrained(auto: Any, folder: Path, **options: Any) -> torch.nn.Module:
     logging.set_verbosity_error()  # the report of unused heads: a body taken from a bigger model always has some
     logging.disable_progress_bar()
     try:
-        model = auto.from_pretrained(folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, **options)
+        model = auto.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, dtype=torch.float32, **options
+        )
     except (OSError, ValueError, KeyError) as error:
         raise WrongInput(f"model folder {folder}: transformers cannot load it ({error})") from error
     if getattr(model.config, "is_encoder_decoder", False):

@@ -193,7 +193,8 @@ def _override(body: dict[str, Any], override: str) -> None:
     else:
         fitting = [one for one in known if one.rpartition(".")[2] == key]
         if not fitting:
-            raise WrongInput(f"--set {override}: no field '{key}'; {choices(key, known)}")
+            short = {one.rpartition(".")[2] for one in known}
+            raise WrongInput(f"--set {override}: no field '{key}'; {choices(key, known if '.' in key else short)}")
         if len(fitting) > 1:
             raise WrongInput(f"--set {override}: '{key}' fits {' and '.join(fitting)}; write one of them in full")
         full = fitting[0]

@@ -82,6 +82,8 @@ def train(request: Request, settings: Settings, progress: Progress, fresh: bool 
             watching.set()
             watcher.join()
     state = read_state(log)
+    if state.status == "finished":
+        progress.update(state.ending["steps"], state.ending["steps"], "")
     from infra import tracking
 
     mlflow_run = projection.sync()
@@ -115,9 +117,7 @@ def _fit(request: Request, settings: Settings, run: str, progress: Progress) -> 
         work,
         train_loop_config=request.for_worker(settings, run),
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=scaling.workers, use_gpu=gpus > 0, resources_per_worker=resources
-        ),
+        scaling_config=ScalingConfig(num_workers=scaling.workers, use_gpu=gpus > 0, resources_per_worker=resources),
         run_config=RunConfig(
             # A name of its own: under a name that exists Ray restores its own idea of the run.
             name=f"{run}-{os.getpid()}",

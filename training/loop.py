@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -207,7 +208,7 @@ def micro_batches(num_samples: int, config: Training, world: World, additive: bo
     size = min(config.micro_batch_size or share, share) if additive else share
     parts = -(-share // size)
     edges = np.linspace(0, num_samples, parts + 1).round().astype(int)
-    return [slice(begin, end) for begin, end in zip(edges[:-1], edges[1:], strict=True) if end > begin]
+    return [slice(begin, end) for begin, end in pairwise(edges) if end > begin]
 
 
 def autocast(config: Training, device: torch.device) -> Callable[[], Any]:

@@ -1,7 +1,8 @@
 """What a recipe is, read without torch: its settings, its roles, where it lies. The learning half is `training.task`.
 
-`training/recipes/<name>.py` adds a recipe. It holds a docstring (a lab sheet: paper, how ours differs, command, hardware
-and time, expected figure), a frozen class `Settings(RecipeSettings)`, and a class `Recipe(training.task.Recipe)`.
+`training/recipes/<name>.py` adds a recipe. It holds a docstring (a lab sheet: paper, how ours differs, command,
+hardware and time, expected figure), a frozen class `Settings(RecipeSettings)`, and a class
+`Recipe(training.task.Recipe)`.
 Plans, listings and checks of experiments read only the docstring and `Settings`, so torch is not imported for them.
 """
 

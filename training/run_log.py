@@ -37,7 +37,8 @@ class RunLog:
 
     def append(self, kind: str, attempt: int = 0, **body: Any) -> dict[str, Any]:
         """Add an entry under the next free number."""
-        entry = {"format": FORMAT, "kind": kind, "attempt": attempt, "time": time.time(), "nonce": uuid.uuid4().hex, **body}
+        about = {"format": FORMAT, "kind": kind, "attempt": attempt, "time": time.time(), "nonce": uuid.uuid4().hex}
+        entry = {**about, **body}
         sequence = self.last_sequence() + 1
         while True:
             entry["sequence"] = sequence

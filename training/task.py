@@ -146,7 +146,7 @@ class Recipe(ABC):
     def build(self) -> Task:
         """The task, on CPU, its initial weights a function of torch's seed alone."""
 
-    def refresh(self, task: Task, epoch: int) -> None:
+    def refresh(self, task: Task, epoch: int) -> None:  # noqa: B027 (most recipes choose nothing)
         """Choose data for the epoch that begins (hard negatives)."""
 
     @abstractmethod

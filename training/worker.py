@@ -167,9 +167,3 @@ class Recorder:
         self.written.append(self.log.append("checkpoint", self.attempt, **facts))
         discard_old(self.store, self.written)
         self.saved = time.monotonic()
-
-
-
-
-
-

@@ -98,8 +98,7 @@ def list_versions(as_json: bool) -> None:
             click.echo("none yet: slipway data register CONTRACT")
             return
         names = [name for name in body[0] if name != "ref"]
-        table([[one["ref"].split("@")[0] + "@" + one["ref"].split("@")[1][:12], *(one[n] for n in names)] for one in body],
-              ["version", *names])  # fmt: skip
+        table([[_short(one["ref"]), *(one[name] for name in names)] for one in body], ["version", *names])
 
     emit(document, as_json, human)
 
@@ -128,6 +127,11 @@ def show(ref: str, as_json: bool) -> None:
             table([[count, reason] for reason, count in reasons.most_common()], ["rows", "quarantined because"])
 
     emit(json.loads(json.dumps(document)), as_json, human)
+
+
+def _short(ref: str) -> str:
+    name, _, digest = ref.partition("@")
+    return f"{name}@{digest[:12]}"
 
 
 @click.command()

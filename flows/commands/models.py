@@ -1,4 +1,4 @@
-"""Commands of reviewers and users of models: evaluate, gate, promote, champion, history, predict; what gates there are."""
+"""Commands of reviewers and users of models: evaluate, gate, promote, champion, history, predict; gates."""
 
 import json
 from typing import Any
@@ -135,9 +135,13 @@ def champion(model: str, as_json: bool) -> None:
     if entry is None:
         raise Refused(f"model {model}: has no champion yet; slipway gate {model}, then slipway promote {model}")
     promotion.mirror(settings.object_store, settings, model)
-    emit(asdict(entry), as_json, lambda body: click.echo(
-        f"{model}/{body['version']}  champion since {body['time']}\nrun        {body['run']}\ndata       {body['dataset']}\n"
-        f"scorecard  scorecards/{body['scorecard']}"))  # fmt: skip
+
+    def human(body: dict[str, Any]) -> None:
+        click.echo(f"{model}/{body['version']}  champion since {body['time']}")
+        for name, value in (("run", body["run"]), ("data", body["dataset"]), ("scorecard", body["scorecard"])):
+            click.echo(f"{name:<10} {value}")
+
+    emit(asdict(entry), as_json, human)
 
 
 @click.command()
@@ -155,7 +159,10 @@ def history(model: str, as_json: bool) -> None:
     document = list(promotion.history(store, model))
 
     def human(body: list[dict[str, Any]]) -> None:
-        rows = [[e["sequence"], e["time"][:19], e["kind"], f"{e['name']}/{e['version']}", e["author"], e["reason"]] for e in body]
+        rows = [
+            [e["sequence"], e["time"][:19], e["kind"], f"{e['name']}/{e['version']}", e["author"], e["reason"]]
+            for e in body
+        ]
         table(rows, ["entry", "time (UTC)", "what", "model", "by", "reason"])
 
     emit(document, as_json, human)
@@ -182,7 +189,10 @@ def predict(model: str, inputs: tuple[str, ...], as_json: bool) -> None:
     files = artifacts.load(store, "models", version.model).facts["files"]
     rows = [_row(text, files["input_columns"]) for text in inputs]
     answers = load_predictor(store, version.model)(rows)
-    document = {"model": version.ref, "answers": [{"input": text, **one} for text, one in zip(inputs, answers, strict=True)]}
+    document = {
+        "model": version.ref,
+        "answers": [{"input": text, **one} for text, one in zip(inputs, answers, strict=True)],
+    }
 
     def human(body: dict[str, Any]) -> None:
         for one in body["answers"]:
@@ -214,7 +224,9 @@ def _row(text: str, columns: list[str]) -> dict[str, str]:
     except ValueError:
         values = None
     if not isinstance(values, list) or len(values) != len(columns):
-        raise WrongInput(f"input {text!r}: the model reads {', '.join(columns)}; give a JSON list of {len(columns)} texts")
+        raise WrongInput(
+            f"input {text!r}: the model reads {', '.join(columns)}; give a JSON list of {len(columns)} texts"
+        )
     return dict(zip(columns, map(str, values), strict=True))
 
 

@@ -38,9 +38,13 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> None:
     """Columns as wide as their widest cell; numbers to the right."""
     cells = [[_text(value) for value in row] for row in rows]
     widths = [max(len(row[column]) for row in [list(header), *cells]) for column in range(len(header))]
-    numeric = [bool(rows) and all(isinstance(row[column], int | float) for row in rows) for column in range(len(header))]
+    numeric = [
+        bool(rows) and all(isinstance(row[column], int | float) for row in rows) for column in range(len(header))
+    ]
     for line in [list(header), *cells]:
-        parts = [cell.rjust(w) if right else cell.ljust(w) for cell, w, right in zip(line, widths, numeric, strict=True)]
+        parts = [
+            cell.rjust(w) if right else cell.ljust(w) for cell, w, right in zip(line, widths, numeric, strict=True)
+        ]
         click.echo("  ".join(parts).rstrip())
 
 

@@ -66,7 +66,12 @@ def train(experiment: str, overrides: tuple[str, ...], workers: int | None, fres
                 report.outputs[step.name] = execute(settings.object_store, step, report.outputs, progress)
         report.seconds[step.name] = time.monotonic() - started
     output = report.outputs[f"train {config.name}"]
-    document = {"model": f"{config.name}/{output['version']}", **output, "steps": report.to_json()}
+    document = {
+        "model": f"{config.name}/{output['version']}",
+        "run": output["run"],
+        "digest": output["model"],
+        "steps": report.to_json(),
+    }
 
     def human(body: dict[str, Any]) -> None:
         _show_steps(body["steps"], explain=False)
@@ -214,7 +219,9 @@ def _show_steps(steps: list[dict[str, Any]], explain: bool) -> None:
     for one in steps:
         reasons = one["reasons"] or [""]
         more = f" (+{len(reasons) - 1} more: --explain)" if len(reasons) > 1 and not explain else ""
-        rows.append([one["step"], one["status"], f"{one['seconds']:.1f} s" if one["seconds"] >= 0.05 else "", reasons[0] + more])
+        rows.append(
+            [one["step"], one["status"], f"{one['seconds']:.1f} s" if one["seconds"] >= 0.05 else "", reasons[0] + more]
+        )
         rows += [["", "", "", reason] for reason in reasons[1:] if explain]
     table(rows, ["step", "state", "time", "why"])
 
@@ -223,8 +230,6 @@ def _refuse_if_rejected(name: str, outputs: dict[str, dict[str, Any]]) -> None:
     gated = outputs.get(f"gate {name}")
     if gated and not gated["passed"]:
         raise Refused(f"model {name}: the gates said no; slipway gate {name} shows the scorecard")
-
-
 
 
 COMMANDS = (plan, train, retrain, demo, runs, stop, recipes)

@@ -84,7 +84,7 @@ def doctor(as_json: bool) -> None:
     """
     from infra.doctor import run_checks
 
-    settings = workplace(create=True)
+    settings = workplace()
     checks = run_checks(settings)
     document = [{"check": c.name, "ok": c.ok, "found": c.found, "advice": c.advice} for c in checks]
 

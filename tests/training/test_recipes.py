@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from training.recipe import recipe_names, recipe_summary, settings_class
 from training.task import Task
 
 pytestmark = pytest.mark.parametrize("name", recipe_names())
-NO_DROPOUT = {"dropout": 0.0}
+NO_DROPOUT: dict[str, Any] = {"dropout": 0.0}
 
 
 class Silent:
@@ -77,7 +77,10 @@ def test_overfits_one_batch(name: str, tmp_path: Path) -> None:
     loop.train(recipe, config, loop.World(), observer)
     first = sum(value for key, value in observer.points[1].items() if key.endswith("loss"))
     last = np.mean(
-        [sum(v for k, v in observer.points[s].items() if k.endswith("loss") and "valid" not in k) for s in range(281, 300)]
+        [
+            sum(v for k, v in observer.points[s].items() if k.endswith("loss") and "valid" not in k)
+            for s in range(281, 300)
+        ]
     )
     assert last < 0.35 * first
 
@@ -98,7 +101,7 @@ def test_saved_model_answers_as_the_trained_one_and_loads_bit_equal(name: str, t
     assert first(rows) == second(rows)
     for column, _ in files.outputs:
         assert column in first(rows)[0]
-    saved = {key: value for key, value in first.model.state_dict().items()}
+    saved = first.model.state_dict()
     own = {key.removeprefix("model."): value for key, value in task.state_dict().items()}
     shared = saved.keys() & own.keys()
     assert len(shared) > len(own) * 0.8
@@ -128,7 +131,7 @@ def test_resumes_to_the_same_bits(name: str, tmp_path: Path) -> None:
     config = Training(steps=12, batch_size=16, learning_rate=1e-3, validate_every=0.5)
 
     class Stopping(Silent):
-        entries: list[dict[str, Any]] = []
+        entries: ClassVar[list[dict[str, Any]]] = []
 
         def wishes(self) -> tuple[bool, bool]:
             return False, len(self.points) >= 4

@@ -1,7 +1,7 @@
 """Masked language modelling: a BERT pretrained from scratch, or continued on new text.
 
-Paper: Devlin et al., "BERT", NAACL 2019, §3.1 (task 1) and appendix A.1: 15 % of the tokens are predicted; of these 80 %
-are masked, 10 % replaced, 10 % left.
+Paper: Devlin et al., "BERT", NAACL 2019, §3.1 (task 1) and appendix A.1: 15 % of the tokens are predicted; of these
+80 % are masked, 10 % replaced, 10 % left.
 How ours differs: no next-sentence task; texts are packed without padding; masks are drawn anew each epoch from
 (seed, epoch, sample), as in RoBERTa (Liu et al. 2019, §4.1); each token is chosen by itself, not exactly 15 % a text.
 Command: slipway train library-docs-mlm
@@ -65,7 +65,9 @@ class Settings(RecipeSettings):
 
 
 class MaskedLanguageModel(task.Task):
-    def __init__(self, model: torch.nn.Module):
+    model: Any  # a transformers model: its attributes are its own
+
+    def __init__(self, model: Any):
         super().__init__()
         self.model = model
 
@@ -118,9 +120,7 @@ class Recipe(task.Recipe):
         lengths = tokens.lengths[index]
         chosen = (keys.uniform("choose", lengths) < self.settings.masking_rate) & ~self.is_special[ids]
         how = keys.uniform("how", lengths)
-        random_ids = self.ordinary_ids[
-            (keys.uniform("replace", lengths) * len(self.ordinary_ids)).astype(np.int64)
-        ]
+        random_ids = self.ordinary_ids[(keys.uniform("replace", lengths) * len(self.ordinary_ids)).astype(np.int64)]
         seen = np.where(how < 0.8, self.mask_id, np.where(how < 0.9, random_ids, ids))
         batch["targets"] = torch.from_numpy(ids[chosen])
         batch["chosen"] = torch.from_numpy(np.flatnonzero(chosen))
@@ -139,7 +139,7 @@ class Recipe(task.Recipe):
             model = fresh_bert(BertForMaskedLM, self.settings, vocabulary)
         return MaskedLanguageModel(model)
 
-    def save(self, trained: task.Task, folder: Path) -> task.ModelFiles:
+    def save(self, trained: Any, folder: Path) -> task.ModelFiles:
         save_pretrained(trained.model, self.folder, folder)
         write_json(folder / "recipe.json", {"recipe": "bert_mlm", "settings": self.settings.model_dump(mode="json")})
         example = "this function returns the [MASK] of the array"

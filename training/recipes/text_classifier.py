@@ -1,7 +1,7 @@
 """Text classification: an encoder, its tokens' mean, one linear layer; single texts or pairs.
 
-Paper: Howard & Ruder 2018 (fine-tuning a pretrained body); Devlin et al., NAACL 2019, §4 (the encoder); mean pooling as in
-Reimers & Gurevych, EMNLP 2019, §3.
+Paper: Howard & Ruder, ACL 2018 (fine-tuning a pretrained body); Devlin et al., NAACL 2019, §4 (the encoder); mean
+pooling as in Reimers & Gurevych, EMNLP 2019, §3.
 How ours differs: the mean of all tokens by default instead of the first one's state; texts are packed without padding.
 Command: slipway train library-docs            (from the weights of library-docs-mlm)
          slipway train library-docs --set base=FOLDER     (from a published encoder: safetensors + tokenizer.json)
@@ -70,7 +70,10 @@ class Settings(RecipeSettings):
 
 
 class Classifier(task.Task):
-    def __init__(self, encoder: torch.nn.Module, num_labels: int, pooling: str, dropout: float):
+    encoder: Any  # a transformers model: its attributes are its own
+    head: torch.nn.Linear
+
+    def __init__(self, encoder: Any, num_labels: int, pooling: str, dropout: float):
         super().__init__()
         self.encoder, self.pooling, self.dropout = encoder, pooling, dropout
         self.head = torch.nn.Linear(encoder.config.hidden_size, num_labels)
@@ -108,11 +111,13 @@ class Recipe(task.Recipe):
 
     def prepare(self, splits: Mapping[str, Any], contract: Any, folder: Path, say: Callable[[str], None]) -> None:
         if contract.label is None:
-            raise WrongInput(f"contract {contract.name}: names no slipway.label; text_classifier needs the label column")
+            raise WrongInput(
+                f"contract {contract.name}: names no slipway.label; text_classifier needs the label column"
+            )
         rows = {name: text_rows(splits[name], contract.inputs) for name in SPLITS}
         labels = sorted({str(value) for value in splits["train"][contract.label].to_pylist()})
         if len(labels) < 2:
-            raise WrongInput(f"dataset {contract.name}: column '{contract.label}' has {len(labels)} value in train; 2 needed")
+            raise WrongInput(f"dataset {contract.name}: column '{contract.label}' has {len(labels)} value; 2 needed")
         tokenizer = settle_tokenizer(self.sources.get("base"), rows["train"], self.settings.vocab_size, say)
         tokenizer.save(str(folder / "tokenizer.json"))
         number = {label: position for position, label in enumerate(labels)}
@@ -124,7 +129,8 @@ class Recipe(task.Recipe):
         for name in SPLITS:
             say(f"tokenising {name}")
             tokens = tokenize(tokenizer, rows[name], self.settings.max_length)
-            known = np.array([number.get(str(value), -1) for value in splits[name][contract.label].to_pylist()], np.int32)
+            values = splits[name][contract.label].to_pylist()
+            known = np.array([number.get(str(value), -1) for value in values], np.int32)
             write_tokens(folder / f"{name}.arrow", tokens, {"row_id": splits[name]["row_id"], "label": known})
             report[name] = {
                 "texts": len(tokens),
@@ -172,9 +178,10 @@ class Recipe(task.Recipe):
             encoder.requires_grad_(False)
         return Classifier(encoder, len(self.report["labels"]), settings.pooling, settings.dropout)
 
-    def save(self, trained: task.Task, folder: Path) -> task.ModelFiles:
+    def save(self, trained: Any, folder: Path) -> task.ModelFiles:
         save_pretrained(trained.encoder, self.folder, folder)
-        save_file({name: value.contiguous() for name, value in trained.head.state_dict().items()}, folder / "head.safetensors")
+        head = {name: value.contiguous() for name, value in trained.head.state_dict().items()}
+        save_file(head, folder / "head.safetensors")
         facts = {"recipe": "text_classifier", "settings": self.settings.model_dump(mode="json")}
         write_json(folder / "recipe.json", {**facts, "labels": self.report["labels"], "inputs": self.report["inputs"]})
         inputs = tuple(self.report["inputs"])
