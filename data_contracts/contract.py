@@ -15,6 +15,7 @@ Slipway makes of it (every column named anywhere exists). Slipway's own settings
 and on a column, `slipway.severity: warning` turns what its schema says from quarantine into a remark.
 """
 
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,8 @@ from infra.errors import WrongInput, choices
 
 CONTRACTS = Path(__file__).parent / "contracts"
 SUFFIX = ".odcs.yaml"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+"""A dataset's or tag's name: a folder in the store and a word in `name@digest`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,10 @@
 import re
 from typing import Any
 
-from data_contracts.contract import Column, Contract, Split
+from data_contracts.contract import NAME, Column, Contract, Split
 from data_contracts.quality import SEVERITIES, check_rule
 from data_contracts.source import check_server
 from infra.errors import WrongInput, choices
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
-"""A dataset's name is a folder in the store and a word in `name@digest`."""
 
 ARROW_TYPES = {
     "string": {"": "string"},

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_contracts.contract import Contract, parse_contract
+from data_contracts.contract import NAME, Contract, parse_contract
 from data_contracts.source import load_source
 from data_contracts.splits import SPLITS
 from infra.artifacts import check_format
@@ -95,15 +95,14 @@ def _load(store: Store, name: str, version_digest: str) -> Version:
 def resolve(store: Store, ref: str) -> Version:
     """`name` (its latest), `name@digest-prefix` or `name@tag`. Raises WrongInput listing what there is."""
     name, _, wanted = ref.partition("@")
+    if not NAME.fullmatch(name):
+        raise _unregistered(store, name)
     newest = _newest(store, name, wanted or LATEST)
     if newest is not None:
         return _load(store, name, newest["digest"])
     digests = [key.split("/")[2] for key in store.list(f"datasets/{name}/") if key.endswith("/manifest.json")]
-    if not digests or not name:
-        names = sorted({key.split("/")[1] for key in store.list("datasets/") if key.endswith("/manifest.json")})
-        raise WrongInput(
-            f"dataset '{name}': is not registered; {choices(name, names)} (slipway data register makes one)"
-        )
+    if not digests:
+        raise _unregistered(store, name)
     matching = [found for found in digests if wanted and found.startswith(wanted)]
     if len(matching) == 1:
         return _load(store, name, matching[0])
@@ -116,12 +115,17 @@ def resolve(store: Store, ref: str) -> Version:
     )
 
 
+def _unregistered(store: Store, name: str) -> WrongInput:
+    names = sorted({key.split("/")[1] for key in store.list("datasets/") if key.endswith("/manifest.json")})
+    return WrongInput(f"dataset '{name}': is not registered; {choices(name, names)} (slipway data register makes one)")
+
+
 def _entries(store: Store, name: str, tag: str) -> list[str]:
     return list(store.list(f"datasets/{name}/refs/{tag}/"))
 
 
 def _newest(store: Store, name: str, tag: str) -> dict[str, Any] | None:
-    keys = _entries(store, name, tag) if name and ".." not in f"{name}/{tag}" else []
+    keys = _entries(store, name, tag) if NAME.fullmatch(tag) else []
     if not keys:
         return None
     body = json.loads(store.get(keys[-1]))
@@ -233,6 +237,8 @@ def register(
     """
     from data_contracts.draft import Draft
 
+    if not NAME.fullmatch(tag):
+        raise WrongInput(f"tag '{tag}': cannot name a version; use letters, digits, '-' and '_'")
     cache = cache or _cache()
     source = load_source(contract.source)
     fingerprint = source.fingerprint(contract, source_uri, cache)

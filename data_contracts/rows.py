@@ -128,7 +128,7 @@ def _cast_each(values: "pa.Array", column: "Column", target: "pa.DataType") -> "
         try:
             wanted = None if value is None else read(value)
             got = pa.scalar(wanted, target).as_py()
-            if isinstance(got, float) and math.isinf(got) and not math.isinf(wanted):
+            if isinstance(got, float) and math.isinf(got) and not math.isinf(float(value)):
                 raise OverflowError(value)
         except (ValueError, TypeError, ArithmeticError, KeyError, pa.ArrowException):
             got = None

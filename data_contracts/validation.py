@@ -225,7 +225,7 @@ def validate(table: "pa.Table", contract: "Contract") -> Findings:
         return findings
     results, version = _run(rules, table, columns_of_rules(contract), contract)
     for rule, result in zip(rules, results, strict=True):
-        result["success"] = _judge(rule, result, table.num_rows, findings)
+        result["success"] = _judge(rule, result, table, findings)
         result["meta"] = {"rule": rule.key, "severity": rule.severity}
         for key in ("unexpected_list", "unexpected_index_list", "unexpected_index_query"):
             result["result"].pop(key, None)
@@ -304,20 +304,19 @@ def _where(contract: "Contract", rule: Rule) -> str:
     return f"contract {contract.path}: quality of {rule.field}: {rule.expectation}"
 
 
-def _judge(rule: Rule, result: dict[str, Any], num_rows: int, findings: Findings) -> bool:
+def _judge(rule: Rule, result: dict[str, Any], table: "pa.Table", findings: Findings) -> bool:
     """Whether the rule holds; what it finds goes into `findings`."""
-    body = result["result"]
+    body, num_rows = result["result"], table.num_rows
     exception = _exception(result.get("exception_info") or {})
     failing = body.get("unexpected_index_list")
-    values = body.get("unexpected_list") or []
-    # Rules about groups of columns list the row of each failing value; sums and counts have no rows.
     count = body.get("unexpected_count", body.get("observed_value"))
-    if (
-        exception is None
-        and failing is None
-        and (count is None if rule.tolerance else not result["success"] and not body)
-    ):
+    if exception is None and not result["success"] and not body:
         exception = "Great Expectations gave no result"
+    elif exception is None and rule.tolerance is not None and not isinstance(count, (int, float)):
+        exception = "Great Expectations gave no count"
+    elif exception is None and failing is not None and len(failing) != body["unexpected_count"]:
+        # NOTE it cuts `unexpected_list` at 200 values; the list of rows is whole, and must be.
+        exception = f"Great Expectations named {len(failing)} of {body['unexpected_count']} rows"
     if exception is not None:
         reason = f"{rule.key}: could not be checked ({exception})"
         if rule.severity == "error":
@@ -334,9 +333,8 @@ def _judge(rule: Rule, result: dict[str, Any], num_rows: int, findings: Findings
     elif failing:
         stated = "mostly" in rule.kwargs and not result["success"]
         if rule.severity == "error":
-            for row, value in zip(failing, values, strict=False):
-                shown = f"'{str(value)[:60]}' " if rule.name != "required" and not isinstance(value, dict) else ""
-                findings.rows.setdefault(int(row), []).append((rule.key, f"{rule.field}: {shown}{rule.sentence}"))
+            for row, sentence in zip(failing, _sentences(rule, failing, table), strict=True):
+                findings.rows.setdefault(int(row), []).append((rule.key, sentence))
             if not stated:
                 return False
         reason = f"{rule.key}: {len(failing):,} of {num_rows:,} rows: {rule.field} {rule.sentence}"
@@ -349,6 +347,15 @@ def _judge(rule: Rule, result: dict[str, Any], num_rows: int, findings: Findings
     else:
         findings.warnings.append({"rule": rule.key, "reason": reason, "rows": len(failing or ())})
     return False
+
+
+def _sentences(rule: Rule, failing: list[int], table: "pa.Table") -> list[str]:
+    """What each failing row does wrong, with its value where the rule is of one column."""
+    column = rule.kwargs.get("column")
+    if column is None or rule.name == "required":
+        return [f"{rule.field}: {rule.sentence}"] * len(failing)
+    values = table.column(column).take(failing).to_pylist()
+    return [f"{rule.field}: '{str(value)[:60]}' {rule.sentence}" for value in values]
 
 
 def _limits(rule: Rule) -> str:

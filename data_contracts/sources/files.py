@@ -65,8 +65,8 @@ def _format(contract: "Contract", path: Path) -> str:
 
 def fingerprint(contract: "Contract", uri: str | None, cache: Path) -> dict[str, Any]:
     paths = _paths(contract, uri)
-    stats = [path.stat() for path in paths]
-    return {"files": [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(paths, stats, strict=True)]}
+    stats = [(os.path.abspath(path), path.stat()) for path in paths]
+    return {"files": [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats]}
 
 
 def read(contract: "Contract", uri: str | None, cache: Path, progress: "Progress | None") -> "Found":

@@ -1,6 +1,7 @@
 """Makers of contracts and files. They are functions handed out once a session, so that Hypothesis may use them."""
 
 import csv
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -54,10 +55,11 @@ def document() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def contract() -> Callable[..., Contract]:
-    """The same, parsed."""
+    """The same, parsed; once for each text, because Hypothesis asks a hundred times."""
+    parse = functools.cache(parse_contract)
 
     def make(columns: dict[str, Any], **settings: Any) -> Contract:
-        return parse_contract(yaml.safe_dump(_document(columns, **settings), sort_keys=False), "made.odcs.yaml")
+        return parse(yaml.safe_dump(_document(columns, **settings), sort_keys=False), "made.odcs.yaml")
 
     return make
 

@@ -79,8 +79,9 @@ def test_rows_that_differ_have_different_ids(contract: Maker, one: Any, other: A
 
 
 def test_an_id_is_for_ever(contract: Maker) -> None:
-    # Golden: `printf 'row5:caf\xc3\xa9,1:7,2:-8,19:4591870180066957722,10:1036831949,4:true,5:19782,16:1704096000000000'
-    # | sha256sum`, the floats and times by their bits. Corrections and lineage are kept by row id.
+    # Golden: `printf 'row5:caf\xc3\xa9,1:7,2:-8,19:4591870180066957722,10:1036831949,4:true,5:19782,16:170409...'`
+    # (the moment in microseconds: 1704096000000000) `| sha256sum`, floats by their bits. Corrections and lineage are
+    # kept by row id.
     row = {"text": "cafe\u0301", "whole": "007", "small": "-8", "number": "0.1", "single": "0.1", "truth": "true",
            "day": "2024-02-29", "moment": "2024-01-01T10:00:00+02:00"}  # fmt: skip
     batch, faults = cast(texts([row], list(ALL)), contract(ALL))

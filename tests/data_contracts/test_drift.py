@@ -1,0 +1,141 @@
+"""Drift is said when chance cannot explain a change and the change matters, and not otherwise."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from data_contracts.contract import Contract
+from data_contracts.drift import DriftResult, compare, drift_tests, load_test
+from data_contracts.profile import profile
+from infra.errors import WrongInput
+
+Maker = Callable[..., Contract]
+COLUMNS = {"text": "string", "kind": "string"}
+
+
+@pytest.fixture
+def made(contract: Maker) -> Contract:
+    return contract(COLUMNS, inputs=["text"], label="kind")
+
+
+def table(lengths: Any, kinds: Any) -> pa.Table:
+    texts = ["x" * int(length) if length >= 0 else None for length in lengths]
+    return pa.table({"text": pa.array(texts, pa.string()), "kind": pa.array(list(kinds), pa.string())})
+
+
+def draw(seed: int, rows: int = 2000, shares: Any = (0.5, 0.3, 0.2), scale: float = 60) -> pa.Table:
+    random = np.random.default_rng(seed)
+    return table(random.exponential(scale, rows), random.choice(["a", "b", "c"], rows, p=shares))
+
+
+def results(contract: Contract, before: pa.Table, after: pa.Table) -> dict[str, DriftResult]:
+    found = compare(profile(before, contract), profile(after, contract), contract)
+    return {result.kind: result for result in found}
+
+
+def test_two_draws_of_one_source_have_not_drifted(made: Contract) -> None:
+    for seed in range(100):
+        found = results(made, draw(2 * seed), draw(2 * seed + 1))
+        assert set(found) == {"label mix", "text length"}
+        assert not any(result.drifted for result in found.values())
+
+
+def test_p_values_of_unchanged_sources_are_as_rare_as_they_say() -> None:
+    test = load_test("categories")
+    random = np.random.default_rng(0)
+    p_values = []
+    for _ in range(2000):
+        old, new = (random.multinomial(rows, (0.5, 0.3, 0.15, 0.04, 0.01)) for rows in (500, 800))
+        counts = [{str(index): int(count) for index, count in enumerate(side)} for side in (old, new)]
+        p_values.append(test.compare(*counts)["p_value"])
+    # Four standard deviations of a binomial of 2,000 at 0.05.
+    assert np.mean(np.array(p_values) < 0.05) == pytest.approx(0.05, abs=0.02)
+
+
+def test_a_shifted_label_mix_is_found_and_named(made: Contract) -> None:
+    found = results(made, draw(0), draw(1, shares=(0.3, 0.3, 0.4)))
+    assert found["label mix"].drifted and not found["text length"].drifted
+    assert "'" in found["label mix"].sentence and "->" in found["label mix"].sentence
+
+
+def test_longer_texts_are_found(made: Contract) -> None:
+    found = results(made, draw(0), draw(1, scale=180))
+    assert found["text length"].drifted and not found["label mix"].drifted
+
+
+def test_missing_values_are_found(made: Contract) -> None:
+    before = draw(0)
+    lengths = [-1 if index % 4 == 0 else 30 for index in range(2000)]
+    found = results(made, before, table(lengths, before.column("kind").to_pylist()))
+    assert found["missing values"].drifted
+
+
+def test_a_change_that_is_certain_and_small_is_no_drift(made: Contract) -> None:
+    before, after = draw(0, rows=200_000), draw(1, rows=200_000, shares=(0.52, 0.29, 0.19))
+    mix = results(made, before, after)["label mix"]
+    assert mix.p_value < 1e-6 and mix.effect < 0.1 and not mix.drifted
+
+
+def test_a_change_that_is_large_and_may_be_chance_is_no_drift(made: Contract) -> None:
+    mix = results(made, table([1] * 4, "aabb"), table([1] * 4, "aaab"))["label mix"]
+    assert mix.effect > 0.1 and mix.p_value > 0.05 and not mix.drifted
+
+
+def test_the_contract_sets_the_thresholds(contract: Maker) -> None:
+    before, after = draw(0), draw(1, shares=(0.3, 0.3, 0.4))
+    for effect, drifted in ((0.1, True), (0.9, False)):
+        policy = {"columns": {"kind": {"effect": effect}}}
+        made = contract(COLUMNS, inputs=["text"], label="kind", drift=policy)
+        assert results(made, before, after)["label mix"].drifted == drifted
+
+
+def test_levels_are_corrected_for_the_number_of_columns(made: Contract) -> None:
+    alphas = sorted(result.alpha for result in results(made, draw(0), draw(1)).values())
+    assert alphas == [0.025, 0.05]
+
+
+def test_against_scipy() -> None:
+    from scipy.spatial.distance import jensenshannon
+    from scipy.stats import chi2_contingency
+
+    old, new = {"a": 120, "b": 80, "c": 40}, {"a": 90, "b": 130, "c": 30}
+    outcome = load_test("categories").compare(old, new)
+    expected = chi2_contingency([list(old.values()), list(new.values())], correction=False)
+    assert outcome["statistic"] == pytest.approx(expected.statistic)
+    assert outcome["p_value"] == pytest.approx(expected.pvalue)
+    assert outcome["effect"] == pytest.approx(jensenshannon(list(old.values()), list(new.values()), base=2))
+
+
+@pytest.mark.parametrize("name", drift_tests())
+def test_every_drift_test_knows_the_ends_of_its_scale(name: str) -> None:
+    test = load_test(name)
+    same = test.compare({"a": 50, "b": 50}, {"a": 500, "b": 500})
+    other = test.compare({"a": 100}, {"b": 100})
+    assert same["effect"] == pytest.approx(0) and same["p_value"] == pytest.approx(1)
+    assert other["effect"] == pytest.approx(1) and other["p_value"] < 1e-9
+    assert test.compare({}, {})["p_value"] == 1
+    assert test.compare({"a": 1}, {})["effect"] == 1
+    assert load_test(name).__doc__
+    with pytest.raises(WrongInput, match="is unknown; "):
+        load_test(name + "x")
+
+
+def test_lengths_fall_into_their_bins(made: Contract) -> None:
+    bins = profile(table([0, 1, 2, 3, 4, 7, 8, -1], "aaaaaaaa"), made)["columns"]["text"]["length"]["bins"]
+    assert bins[:6] == [1, 1, 2, 2, 1, 0] and sum(bins) == 7
+
+
+def test_a_profile_tells_numbers_and_missing_values(contract: Maker) -> None:
+    made = contract({"n": "number", "day": "date", "truth": "boolean"})
+    import datetime as dt
+
+    rows = pa.table({"n": pa.array([1.0, 2.0, 3.0, None, float("inf")]),
+                     "day": pa.array([dt.date(2024, 1, day + 1) for day in range(5)]),
+                     "truth": pa.array([True, False, True, None, True])})  # fmt: skip
+    columns = profile(rows, made)["columns"]
+    assert columns["n"]["quantiles"]["0.5"] == 2 and columns["n"]["nulls"] == 1 and columns["n"]["infinite"] == 1
+    assert (columns["day"]["min"], columns["day"]["max"]) == ("2024-01-01", "2024-01-05")
+    assert columns["truth"]["categories"] == {"false": 1, "true": 3}
