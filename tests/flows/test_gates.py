@@ -242,6 +242,9 @@ def test_champion_margin_is_held_against_the_lower_end_of_the_interval(world, me
     assert low < -0.02
     for margin, fine in ((-low + 1e-6, True), (-low - 1e-6, False)):
         assert world.judge("champion", {"metric": metric, "margin": margin}, candidate, first).passed == fine
+    difference = world.evidence.evaluation(candidate).metrics["model"][metric]["value"]
+    difference -= world.evidence.evaluation(first).metrics["model"][metric]["value"]
+    assert world.judge("champion", {"metric": metric}, candidate, first).observed == pytest.approx(difference)
     wide, _ = world.judge("champion", {"metric": metric, "alpha": 0.2}, candidate, first).interval
     assert wide > low, "a larger alpha asks for less"
 
@@ -332,7 +335,8 @@ def test_package_answers_are_compared_row_by_row(world, monkeypatch):
     assert not world.judge("package", {"rows": 5}, candidate).passed
     assert world.judge("package", {"rows": 5, "tolerance": 0.002}, candidate).passed
     monkeypatch.setattr(tracking, "ask_package", answers(0.9, count=4))
-    assert not world.judge("package", {"rows": 5}, candidate).passed
+    verdict = world.judge("package", {"rows": 5}, candidate)
+    assert not verdict.passed and "gave 4 answers to 5 rows" in verdict.sentence
 
 
 # Settings and listing -------------------------------------------------------------------------------------------------

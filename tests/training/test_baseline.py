@@ -34,9 +34,9 @@ def test_c_is_chosen_on_validation_and_not_on_test(wanted, strong):
     train = pa.table({"text": [*common, "wing soil", "wing soil"], "label": ["ant"] * 200 + ["bee"] * 2})
     other = {"ant": "bee", "bee": "ant"}[wanted]
     validation = pa.table({"text": ["wing soil"] * 9, "label": [wanted] * 9})
-    test = pa.table({"text": ["wing soil"] * 9, "label": [other] * 9})
+    test = pa.table({"text": ["wing soil"] * 7, "label": [other] * 7})
     found = fit_baseline(train, validation, test, ["text"], "label")
-    assert found.predictions == [wanted] * 9
+    assert found.predictions == [wanted] * 7
     assert (found.settings["C"] > 1) == strong
 
 
