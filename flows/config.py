@@ -9,7 +9,7 @@ from training.experiment import Experiment, load_experiment
 
 DEFAULT_GATES: dict[str, Any] = {
     "threshold": {"metric": "accuracy", "minimum": 0.5},
-    "champion": {"margin": 0.01},
+    "champion": {"margin": 0.02},
     "baseline": {"margin": 0.02},
     "beats_baseline": {"severity": "warn"},
     "drift": {},
