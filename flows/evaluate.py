@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts import registry
-from flows import models
+from flows import references
 from flows.code_key import code_of
 from flows.models import ModelVersion
 from flows.steps import Outputs, Step, libraries
@@ -26,7 +26,7 @@ def evaluate_step(settings: Settings, name: str, needs: tuple[str, ...], ablatio
     trained = f"train {name}"
 
     def candidate(outputs: Outputs) -> ModelVersion:
-        return models.resolve(store, f"{name}/{outputs[trained]['version']}")
+        return references.resolve(store, f"{name}/{outputs[trained]['version']}")
 
     def random_start(outputs: Outputs) -> str:
         return outputs[f"train {ablation}"]["model"] if ablation else ""

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from data_contracts import registry
-from flows import models, promotion
+from flows import models, promotion, references
 from flows.code_key import code_of
 from flows.evidence import Evidence, Subject, find_champion
 from flows.gate import parse_gates, passed, run_gates
@@ -27,7 +27,7 @@ def gate_step(settings: Settings, experiment: Experiment, needs: tuple[str, ...]
     name = experiment.name
 
     def candidate(outputs: Outputs) -> ModelVersion:
-        return models.resolve(store, f"{name}/{outputs[f'train {name}']['version']}")
+        return references.resolve(store, f"{name}/{outputs[f'train {name}']['version']}")
 
     def ingredients(outputs: Outputs) -> dict[str, Any]:
         version = candidate(outputs)
@@ -71,7 +71,7 @@ def promote_step(settings: Settings, experiment: Experiment, needs: tuple[str, .
         }
 
     def run(outputs: Outputs, progress: Progress, key: str) -> dict[str, Any]:
-        version = models.resolve(store, f"{name}/{outputs[f'train {name}']['version']}")
+        version = references.resolve(store, f"{name}/{outputs[f'train {name}']['version']}")
         card = outputs[f"gate {name}"]
         policy = experiment.promotion.get("policy", "automatic")
         if card["passed"]:

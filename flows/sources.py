@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows import models
+from flows import references
 from flows.steps import Outputs
 from infra import artifacts
 from infra.digests import digest, digest_file
@@ -61,7 +61,7 @@ def read_sources(settings: Settings, experiment: Experiment) -> dict[str, Source
         if path.is_dir():
             found[role] = Source(role, folder=str(path.absolute()))
         elif "@" in value:
-            found[role] = Source(role, model=models.resolve(settings.object_store, value).model)
+            found[role] = Source(role, model=references.resolve(settings.object_store, value).model)
         elif "/" in value or value.startswith("."):
             raise WrongInput(f"{where}: '{value}' is no folder here; give one with config.json and .safetensors files")
         else:

@@ -31,7 +31,7 @@ def dataset_ref(experiment: Experiment, outputs: Outputs) -> str:
 def prepare_step(settings: Settings, experiment: Experiment, needs: tuple[str, ...]) -> Step:
     store = settings.object_store
     kind = settings_class(experiment.recipe)
-    reads: dict[str, tuple[str, ...]] = getattr(kind, "prepare_reads", {})
+    reads = kind.prepare_reads
     sources = read_sources(settings, experiment)
 
     def ingredients(outputs: Outputs) -> dict[str, Any]:

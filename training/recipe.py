@@ -25,6 +25,8 @@ class RecipeSettings(BaseModel):
 
     roles: ClassVar[dict[str, str]] = {}
     """What `from:` may name -> one line of what it gives. A role whose line starts with "required" must be given."""
+    prepare_reads: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """Role -> the files of its source that preparing reads: a change of the others prepares nothing again."""
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     """Name -> settings; `tiny` trains in seconds on a CPU and is what the shared tests build."""
     reads: ClassVar[str] = "text"
@@ -45,6 +47,28 @@ class RecipeSettings(BaseModel):
 def prepared_by(default: Any = ..., **constraints: Any) -> Any:
     """A settings field that the prepare step depends on."""
     return Field(default, json_schema_extra={"stage": "prepare"}, **constraints)
+
+
+class EncoderSettings(RecipeSettings):
+    """The settings of recipes that begin with a text encoder: a BERT of these sizes, or the one of `from.base`."""
+
+    prepare_reads: ClassVar[dict[str, tuple[str, ...]]] = {"base": ("tokenizer.json",)}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "tiny": {"vocab_size": 200, "max_length": 24, "hidden_size": 32, "intermediate_size": 64}
+    }
+
+    vocab_size: int = prepared_by(8000, ge=100, le=1_000_000)
+    """Entries of the WordPiece vocabulary trained here; unused with `from.base`."""
+    max_length: int = prepared_by(64, ge=8, le=512)
+    """Tokens of a text or pair, the special ones included; longer ones are cut and counted."""
+    hidden_size: int = Field(128, ge=8, le=8192)
+    """Width of the encoder; unused with `from.base`, as are the next three."""
+    num_layers: int = Field(2, ge=1, le=96)
+    num_heads: int = Field(2, ge=1, le=128)
+    intermediate_size: int = Field(512, ge=8, le=65536)
+    """Width of the feed-forward layers."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """On embeddings, attention and feed-forward outputs of an encoder built here, and on what is read off it."""
 
 
 def recipe_path(name: str) -> Path:

@@ -12,7 +12,7 @@ from infra.settings import Settings
 
 def _judged(settings: Settings, reference: str, until: str) -> tuple[Any, dict[str, dict[str, Any]]]:
     """Run evaluation (and gates) of one version where stale. Returns the version and the outputs of its steps."""
-    from flows import models
+    from flows import references
     from flows.config import load_config
     from flows.evaluate import evaluate_step
     from flows.promote import gate_step
@@ -21,7 +21,7 @@ def _judged(settings: Settings, reference: str, until: str) -> tuple[Any, dict[s
     from training.experiment import validate_experiment
 
     store = settings.object_store
-    version = models.resolve(store, reference)
+    version = references.resolve(store, reference)
     experiment = validate_experiment(version.experiment, f"experiment of {version.ref}")
     try:  # gates and policy are those of today's file, where there is one: they may have changed since the training
         today = load_config(version.name)
@@ -102,12 +102,12 @@ def promote(model: str, reason: str, as_json: bool) -> None:
 
     Example: slipway promote library-docs@candidate
     """
-    from flows import models, promotion
+    from flows import promotion, references
     from flows.promote import newest_scorecard
 
     settings = workplace()
     store = settings.object_store
-    version = models.resolve(store, model)
+    version = references.resolve(store, model)
     card = newest_scorecard(settings, version)
     if card is None:
         raise Refused(f"model {version.ref}: has not been gated; run slipway gate {version.ref} first")
@@ -127,10 +127,10 @@ def champion(model: str, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from flows import models, promotion
+    from flows import promotion, references
 
     settings = workplace()
-    models.resolve(settings.object_store, model)
+    references.resolve(settings.object_store, model)
     entry = promotion.champion(settings.object_store, model)
     if entry is None:
         raise Refused(f"model {model}: has no champion yet; slipway gate {model}, then slipway promote {model}")
@@ -152,10 +152,10 @@ def history(model: str, as_json: bool) -> None:
 
     Example: slipway history library-docs
     """
-    from flows import models, promotion
+    from flows import promotion, references
 
     store = workplace().object_store
-    models.resolve(store, model)
+    references.resolve(store, model)
     document = list(promotion.history(store, model))
 
     def human(body: list[dict[str, Any]]) -> None:
@@ -179,13 +179,13 @@ def predict(model: str, inputs: tuple[str, ...], as_json: bool) -> None:
 
     Example: slipway predict library-docs "fit a random forest"
     """
-    from flows import models
+    from flows import references
     from flows.evaluate import load_predictor
     from infra import artifacts
 
     settings = workplace()
     store = settings.object_store
-    version = models.resolve(store, model if "@" in model or "/" in model else f"{model}@champion")
+    version = references.resolve(store, model if "@" in model or "/" in model else f"{model}@champion")
     files = artifacts.load(store, "models", version.model).facts["files"]
     rows = [_row(text, files["input_columns"]) for text in inputs]
     answers = load_predictor(store, version.model)(rows)

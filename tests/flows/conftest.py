@@ -10,7 +10,7 @@ import pytest
 
 from data_contracts.contract import load_contract
 from data_contracts.registry import Version, read_split, register, resolve
-from flows import models, promotion
+from flows import models, promotion, references
 from flows.evidence import Cited, Evidence, Subject, find_champion
 from flows.gate import Gate, Verdict, parse_gates, run_gates
 from flows.models import ModelVersion
@@ -178,7 +178,7 @@ class World:
 
     def promote(self, candidate: Subject) -> Subject:
         """Make it champion; returns it as the champion that gates see."""
-        version = models.resolve(self.store, candidate.ref)
+        version = references.resolve(self.store, candidate.ref)
         card = self.scorecard(candidate, champion=find_champion(self.store, "animals"))
         promotion.promote(self.store, version, card, author="mel")
         champion = find_champion(self.store, "animals")

@@ -12,7 +12,7 @@ import pytest
 from flows import promotion
 from flows.evidence import Cited, Subject, find_champion
 from flows.gate import gate_names, list_gates, load_gate, parse_gates, passed, run_gates
-from flows.models import resolve
+from flows.references import resolve
 from infra.digests import digest_bytes
 from infra.errors import WrongInput
 from infra.settings import child_environment

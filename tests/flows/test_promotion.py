@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flows import models, promotion
+from flows import promotion, references
 from flows.evidence import find_champion
 from infra import artifacts, tracking
 from infra.errors import Refused, WrongInput
@@ -42,7 +42,7 @@ def test_first_promotion_starts_the_chain(world):
 def test_promoting_the_champion_again_on_the_same_scorecard_writes_nothing(world):
     candidate = world.candidate()
     card = world.scorecard(candidate)
-    version = models.resolve(world.store, candidate.ref)
+    version = references.resolve(world.store, candidate.ref)
     first = promotion.promote(world.store, version, card, author="mel")
     again = promotion.promote(world.store, version, card, author="someone else")
     assert first.created and not again.created
@@ -55,11 +55,11 @@ def test_a_scorecard_that_says_no_promotes_nothing(world):
     no = world.judge("threshold", {"minimum": 0.99}, candidate)
     with pytest.raises(Refused, match=r"says no \(threshold\)"):
         promotion.promote(
-            world.store, models.resolve(world.store, candidate.ref), world.scorecard(candidate, [no]), author="mel"
+            world.store, references.resolve(world.store, candidate.ref), world.scorecard(candidate, [no]), author="mel"
         )
     with pytest.raises(Refused, match="no gate was run"):
         promotion.promote(
-            world.store, models.resolve(world.store, candidate.ref), world.scorecard(candidate, []), author="mel"
+            world.store, references.resolve(world.store, candidate.ref), world.scorecard(candidate, []), author="mel"
         )
     assert promotion.head(world.store, "animals") is None
 
@@ -70,13 +70,15 @@ def test_a_warning_does_not_stop_a_promotion(world):
     assert not warned.passed
     fine = world.judge("threshold", {"minimum": 0.5}, candidate)
     card = world.scorecard(candidate, [fine, warned])
-    assert promotion.promote(world.store, models.resolve(world.store, candidate.ref), card, author="mel").created
+    assert promotion.promote(world.store, references.resolve(world.store, candidate.ref), card, author="mel").created
 
 
 def test_a_scorecard_of_another_version_is_refused(world):
     first, second = world.candidate(), world.candidate()
     with pytest.raises(Refused, match="about another version"):
-        promotion.promote(world.store, models.resolve(world.store, second.ref), world.scorecard(first), author="mel")
+        promotion.promote(
+            world.store, references.resolve(world.store, second.ref), world.scorecard(first), author="mel"
+        )
 
 
 @pytest.mark.parametrize("field", ["model", "package_digest", "dataset", "contract", "run"])
@@ -89,7 +91,7 @@ def test_a_scorecard_whose_digests_are_not_the_versions_is_refused(world, tmp_pa
     (folder / "scorecard.json").write_text(json.dumps(card))
     forged = artifacts.commit_folder(world.store, "scorecards", folder).digest
     with pytest.raises(Refused, match=f"another {field}"):
-        promotion.promote(world.store, models.resolve(world.store, candidate.ref), forged, author="mel")
+        promotion.promote(world.store, references.resolve(world.store, candidate.ref), forged, author="mel")
 
 
 @pytest.mark.parametrize("kind", ["scorecards", "models"])
@@ -99,13 +101,13 @@ def test_altered_files_are_refused(world, kind):
     key = f"scorecards/{card}/scorecard.html" if kind == "scorecards" else f"models/{candidate.model}/weights"
     world.store.put(key, world.store.get(key) + b" ")
     with pytest.raises(Refused, match="altered"):
-        promotion.promote(world.store, models.resolve(world.store, candidate.ref), card, author="mel")
+        promotion.promote(world.store, references.resolve(world.store, candidate.ref), card, author="mel")
 
 
 def test_a_missing_scorecard_is_refused(world):
     candidate = world.candidate()
     with pytest.raises(Refused, match="gate again"):
-        promotion.promote(world.store, models.resolve(world.store, candidate.ref), "f" * 64, author="mel")
+        promotion.promote(world.store, references.resolve(world.store, candidate.ref), "f" * 64, author="mel")
 
 
 def test_an_overtaken_scorecard_is_refused(world):
@@ -113,7 +115,7 @@ def test_an_overtaken_scorecard_is_refused(world):
     overtaken = world.scorecard(second)  # compared with no champion
     world.promote(first)
     with pytest.raises(Refused, match="champion changed: gate again"):
-        promotion.promote(world.store, models.resolve(world.store, second.ref), overtaken, author="mel")
+        promotion.promote(world.store, references.resolve(world.store, second.ref), overtaken, author="mel")
     assert champion(world).version == 1
     world.promote(second)
     assert champion(world).version == 2
@@ -122,7 +124,7 @@ def test_an_overtaken_scorecard_is_refused(world):
 def test_a_rejection_is_recorded_and_leaves_the_champion(world):
     first, second = world.candidate(), world.candidate()
     world.promote(first)
-    version, card = models.resolve(world.store, second.ref), world.scorecard(second)
+    version, card = references.resolve(world.store, second.ref), world.scorecard(second)
     written = promotion.reject(world.store, version, card, author="mel", reason="reads like the old one")
     again = promotion.reject(world.store, version, card, author="mel", reason="reads like the old one")
     assert written.created and not again.created
@@ -132,7 +134,7 @@ def test_a_rejection_is_recorded_and_leaves_the_champion(world):
     # What came between was no new champion, so a scorecard compared with entry 1 still holds.
     third = world.candidate()
     card = world.scorecard(third, champion=find_champion(world.store, "animals"))
-    outcome = promotion.promote(world.store, models.resolve(world.store, third.ref), card, author="mel")
+    outcome = promotion.promote(world.store, references.resolve(world.store, third.ref), card, author="mel")
     assert (outcome.entry.sequence, outcome.entry.compared_with) == (3, 1)
 
 
@@ -147,13 +149,13 @@ def test_time_never_runs_backwards(world, monkeypatch):
 
 WRITER = """
 import sys
-from flows import models, promotion
+from flows import promotion, references
 from infra.errors import Refused
 from infra.store import open_store
 
 uri, number, card = sys.argv[1:]
 store = open_store(uri)
-version = models.resolve(store, f"animals/{number}")
+version = references.resolve(store, f"animals/{number}")
 print("ready", flush=True)
 sys.stdin.readline()
 try:
@@ -193,7 +195,7 @@ def test_racing_rejections_all_get_a_number(world, monkeypatch):
     """A writer that lost its number to an entry that crowns nobody takes the next one."""
     first, second = world.candidate(), world.candidate()
     cards = [world.scorecard(first), world.scorecard(second)]
-    versions = [models.resolve(world.store, subject.ref) for subject in (first, second)]
+    versions = [references.resolve(world.store, subject.ref) for subject in (first, second)]
     create = type(world.store).create
     overtaken: list[str] = []
 
@@ -212,7 +214,7 @@ def test_racing_rejections_all_get_a_number(world, monkeypatch):
 
 def test_of_two_that_write_the_same_at_the_same_moment_one_has_written_it(world, monkeypatch):
     candidate = world.candidate()
-    version, card = models.resolve(world.store, candidate.ref), world.scorecard(candidate)
+    version, card = references.resolve(world.store, candidate.ref), world.scorecard(candidate)
     moment = datetime.now(UTC)
     monkeypatch.setattr(promotion, "datetime", SimpleNamespace(now=lambda zone: moment))
     create = type(world.store).create

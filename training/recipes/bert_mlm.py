@@ -23,7 +23,7 @@ from infra.errors import WrongInput
 from training import task
 from training.encoders import fresh_bert, load_pretrained, save_pretrained
 from training.randomness import SampleKeys
-from training.recipe import RecipeSettings, prepared_by
+from training.recipe import EncoderSettings
 from training.text import (
     TokenFile,
     Tokens,
@@ -41,25 +41,8 @@ from training.text import (
 SPLITS = ("train", "validation", "test")
 
 
-class Settings(RecipeSettings):
+class Settings(EncoderSettings):
     roles: ClassVar[dict[str, str]] = {"base": "weights and tokenizer to continue from; without it, from scratch"}
-    prepare_reads: ClassVar[dict[str, tuple[str, ...]]] = {"base": ("tokenizer.json",)}
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "tiny": {"vocab_size": 200, "max_length": 24, "hidden_size": 32, "intermediate_size": 64}
-    }
-
-    vocab_size: int = prepared_by(8000, ge=100, le=1_000_000)
-    """Entries of the WordPiece vocabulary trained here; unused with `from.base`."""
-    max_length: int = prepared_by(64, ge=8, le=512)
-    """Tokens of a text, the special ones included; longer texts are cut and counted."""
-    hidden_size: int = Field(128, ge=8, le=8192)
-    """Width of the model; unused with `from.base`, as are the next three."""
-    num_layers: int = Field(2, ge=1, le=96)
-    num_heads: int = Field(2, ge=1, le=128)
-    intermediate_size: int = Field(512, ge=8, le=65536)
-    """Width of the feed-forward layers."""
-    dropout: float = Field(0.1, ge=0, lt=1)
-    """On embeddings, attention and feed-forward outputs."""
     masking_rate: float = Field(0.15, gt=0, le=0.9)
     """Share of the tokens that are predicted."""
 

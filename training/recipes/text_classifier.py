@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
@@ -24,7 +23,7 @@ from infra.errors import WrongInput
 from training import task
 from training.encoders import fresh_bert, load_pretrained, save_pretrained
 from training.randomness import SampleKeys
-from training.recipe import RecipeSettings, prepared_by
+from training.recipe import EncoderSettings
 from training.text import (
     TokenFile,
     by_length,
@@ -43,26 +42,9 @@ from training.text import (
 SPLITS = ("train", "validation", "test")
 
 
-class Settings(RecipeSettings):
+class Settings(EncoderSettings):
     roles: ClassVar[dict[str, str]] = {"base": "the encoder's weights and tokenizer; without it, random weights"}
-    prepare_reads: ClassVar[dict[str, tuple[str, ...]]] = {"base": ("tokenizer.json",)}
     evaluates: ClassVar[str] = "classification"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "tiny": {"vocab_size": 200, "max_length": 24, "hidden_size": 32, "intermediate_size": 64}
-    }
-
-    vocab_size: int = prepared_by(8000, ge=100, le=1_000_000)
-    """Entries of the WordPiece vocabulary trained here; unused with `from.base`."""
-    max_length: int = prepared_by(64, ge=8, le=512)
-    """Tokens of a text or pair, the special ones included; longer ones are cut and counted."""
-    hidden_size: int = Field(128, ge=8, le=8192)
-    """Width of the encoder; unused with `from.base`, as are the next three."""
-    num_layers: int = Field(2, ge=1, le=96)
-    num_heads: int = Field(2, ge=1, le=128)
-    intermediate_size: int = Field(512, ge=8, le=65536)
-    """Width of the feed-forward layers."""
-    dropout: float = Field(0.1, ge=0, lt=1)
-    """On the encoder from random weights, and on the pooled text."""
     pooling: Literal["mean", "first"] = "mean"
     """How a text's token states become one: their mean, or the first token's."""
     freeze_encoder: bool = False
