@@ -73,7 +73,7 @@ def main() -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and with it our input
-    gc.disable()  # syntax trees are freed by reference count; the collector only walks them (a fifth of the time)
+    gc.disable()  # syntax trees are freed by reference count; the collector only walks them (a sixth of the time)
     warnings.simplefilter("ignore")  # other people's invalid escapes
     for line in sys.stdin:
         answer = [pair for path, module in json.loads(line) for pair in read(path, module)]

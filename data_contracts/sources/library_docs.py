@@ -131,12 +131,13 @@ def _paragraphs(chosen: dict[str, tuple[str, Path]], cache: Path, progress: "Pro
             parsed[name] = json.loads(path.read_bytes())
         except (OSError, ValueError):
             missing[name] = _files(info)
-    total = sum(len(files) for files in missing.values())
-    if total:
+    files = sum(len(files) for files in missing.values())
+    if files:
+        total = sum(size for files in missing.values() for size, _, _ in files)
 
         def say(done: int) -> None:
             if progress is not None:
-                progress.update(done, total, "parsing docstrings: files")
+                progress.update(done / 1e6, total / 1e6, f"MB of {files:,} files parsed for docstrings")
 
         say(0)
         for name, rows in _parse(missing, say):
@@ -171,10 +172,11 @@ def _files(info: Path) -> list[tuple[int, str, str]]:
 
 
 def _parse(missing: dict[str, list[tuple[int, str, str]]], say: Any) -> Iterator[tuple[str, list[list[str]]]]:
-    """Parse every distribution's files; yields each as it is complete. `say(done)` is told how many files are."""
+    """Parse every distribution's files; yields each as it is complete. `say(done)` is told how many bytes are."""
     tasks: list[tuple[int, str, list[tuple[str, str]]]] = []
     waiting = dict.fromkeys(missing, 0)
-    for name, files in missing.items():
+    # The largest first, each to its end: what is complete is cached, should the rest be interrupted.
+    for name, files in sorted(missing.items(), key=lambda entry: -sum(size for size, _, _ in entry[1])):
         chunk: list[tuple[str, str]] = []
         weight = 0
         for size, path, module in files:
@@ -187,7 +189,6 @@ def _parse(missing: dict[str, list[tuple[int, str, str]]], say: Any) -> Iterator
             tasks.append((weight, name, chunk))
     for _, name, _ in tasks:
         waiting[name] += 1
-    tasks.sort(key=lambda task: -task[0])  # the largest first, so that both workers end together
     results: dict[str, list[list[str]]] = {name: [] for name in missing}
     yield from ((name, []) for name, count in waiting.items() if count == 0)
     workers = [_Worker() for _ in range(min(WORKERS, len(tasks)))]
@@ -197,15 +198,15 @@ def _parse(missing: dict[str, list[tuple[int, str, str]]], say: Any) -> Iterator
     def work(task: tuple[int, str, list[tuple[str, str]]]) -> tuple[str, int, list[list[str]]]:
         worker = free.pop()
         try:
-            return task[1], len(task[2]), worker.ask(task[2])
+            return task[1], task[0], worker.ask(task[2])
         finally:
             free.append(worker)
 
     try:
         with ThreadPoolExecutor(len(workers) or 1) as pool:
             try:
-                for name, count, rows in pool.map(work, tasks):
-                    done += count
+                for name, size, rows in pool.map(work, tasks):
+                    done += size
                     say(done)
                     results[name] += rows
                     waiting[name] -= 1

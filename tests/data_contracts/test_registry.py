@@ -58,6 +58,31 @@ def test_what_went_in_comes_out(contract: Maker, write: Writer, store: Store, tm
         assert resolve(store, ref).digest == version.digest
 
 
+README = """
+apiVersion: v3.1.0
+kind: DataContract
+id: reviews
+version: 1.0.0
+servers: [{server: here, type: local, path: reviews.csv, format: csv}]
+schema:
+  - name: reviews
+    properties:
+      - {name: text, logicalType: string, required: true}
+      - {name: label, logicalType: string, required: true}
+customProperties:
+  - {property: slipway.label, value: label}
+"""
+
+
+def test_a_dozen_lines_are_a_contract(folder: FolderStore, tmp_path: Path, write: Writer, sentences: Rows) -> None:
+    write(tmp_path / "reviews.csv", [{"text": row["text"], "label": row["kind"]} for row in sentences])
+    (tmp_path / "reviews.odcs.yaml").write_text(README, encoding="utf-8")
+    made = load_contract(str(tmp_path / "reviews.odcs.yaml"))
+    assert (made.inputs, made.label) == (("text",), "label")
+    version, _ = register(folder, made)
+    assert version.counts["train"] > version.counts["test"] > 0
+
+
 def test_registering_again_writes_nothing(contract: Maker, write: Writer, folder: FolderStore, tmp_path: Path,
                                           sentences: Rows) -> None:  # fmt: skip
     path = write(tmp_path / "rows.csv", sentences)
