@@ -4,6 +4,7 @@ Cast rows are spooled to one Arrow file and memory-mapped back, so that what is 
 the columns that some rule names.
 """
 
+import math
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
@@ -97,12 +98,11 @@ def take_in(contract: Contract, uri: str | None, cache: Path, folder: Path, prog
 
 
 def _json(values: dict[str, Any]) -> str:
-    return canonical(
-        {
-            name: value if isinstance(value, (str, bool, int, type(None))) else str(value)
-            for name, value in values.items()
-        }
-    ).decode(errors="replace")
+    def plain(value: Any) -> Any:
+        exact = value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
+        return value if exact else str(value)
+
+    return canonical({name: plain(value) for name, value in values.items()}).decode()
 
 
 def duplicates(intake: Intake, contract: Contract) -> dict[int, int]:

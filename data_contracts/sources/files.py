@@ -237,7 +237,7 @@ def _record(reader: Any, path: Path, line: int) -> tuple[list[str] | None, str]:
                 f"source {path}: line {line}: a quote opened there is never closed; mend it (was the file cut off?), "
                 "or set slipway.quoting: false"
             ) from None
-        return [], f"is not CSV: {error}"
+        return [], f"is not CSV: {error} (where quotes are plain text, set slipway.quoting: false)"
 
 
 def _read_jsonl(contract: "Contract", path: Path, kind: str, say: Callable[[int], None]) -> "Found":

@@ -8,7 +8,7 @@ import pytest
 from data_contracts.contract import Contract
 from data_contracts.quality import expectations
 from data_contracts.rows import schema_of
-from data_contracts.validation import Findings, rules_of, validate
+from data_contracts.validation import Findings, _exception, rules_of, validate
 from infra.errors import WrongInput
 
 Maker = Callable[..., Contract]
@@ -120,6 +120,12 @@ def test_a_rule_that_could_not_be_checked_has_failed(contract: Maker) -> None:
     warned = expectation("expect_column_mean_to_be_between", severity="warning", max_value=2)
     found = run(contract({"x": STRING | {"quality": [warned]}}), [{"x": "a"}])
     assert not found.refusals and "could not be checked" in found.warnings[0]["reason"]
+
+
+def test_an_exception_is_seen_in_both_shapes_that_gx_has() -> None:
+    raised = {"raised_exception": True, "exception_message": "no such metric"}
+    assert _exception(raised) == _exception({"MetricConfigurationID(...)": raised}) == "no such metric"
+    assert _exception({"raised_exception": False, "exception_message": None}) is None
 
 
 def test_a_warning_keeps_the_row_and_says_so(contract: Maker) -> None:
