@@ -6,13 +6,18 @@ Slipway makes of it (every column named anywhere exists). Slipway's own settings
 
     slipway.inputs       columns the model sees                                             [text]
     slipway.label        the column it predicts                                             label
-    slipway.split        {test: 0.1, validation: 0.1, group: column whose rows stay together}
+    slipway.split        {test: 0.1, validation: 0.1, group: column whose rows stay together}, or kept as given:
+                         {files: {train: train.csv, test: [test-*.csv]}, validation: 0.1 of the training rows}
+                         {column: split, values: {dev: validation}}
     slipway.null         texts that mean "no value"                                         [""]
     slipway.duplicates   {columns: [...], keep: first}: later rows equal in these are filtered
     slipway.quarantine   {limit: 0.1}: refuse the version when a larger share of rows is quarantined
     slipway.drift        {alpha: 0.05, effect: 0.1, block: true, columns: {name: {effect: 0.2}}}
 
-and on a column, `slipway.severity: warning` turns what its schema says from quarantine into a remark.
+and on a column, `slipway.severity: warning` turns what its schema says from quarantine into a remark, and
+`slipway.type: image` makes a `string` column one of decoded pixels. An image column brings three more, which rules
+and models may name: NAME_width and NAME_height in pixels, NAME_mode (L, RGB, RGBA, I;16 or F). A column's
+`physicalName` is what the data call it, where that is another name.
 """
 
 import re
@@ -26,6 +31,8 @@ from infra.errors import WrongInput, choices
 
 CONTRACTS = Path(__file__).parent / "contracts"
 SUFFIX = ".odcs.yaml"
+DERIVED = {"width": "integer", "height": "integer", "mode": "string"}
+"""Columns that an image column brings: NAME_width and so on."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 """A dataset's or tag's name: a folder in the store and a word in `name@digest`."""
 
@@ -44,13 +51,30 @@ class Column:
     enum: tuple[Any, ...] = ()
     severity: str = "error"
     quality: tuple[dict[str, Any], ...] = ()
+    physical: str = ""
+    """What the data call it; empty where that is its name."""
+
+    @property
+    def there(self) -> str:
+        return self.physical or self.name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
     test: float = 0.1
     validation: float = 0.1
+    """Shares of the rows, or, where files pin the splits, of the rows pinned to train."""
     group: str | None = None
+    files: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Split -> names or globs of the files that hold it."""
+    column: str | None = None
+    """The column that says which split a row is in."""
+    values: dict[str, str] = field(default_factory=dict)
+    """What that column says -> split, beside the splits' own names."""
+
+    @property
+    def pinned(self) -> bool:
+        return bool(self.files) or self.column is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +119,10 @@ class Contract:
     def source(self) -> str:
         """Name of the file in `data_contracts/sources` that reads it."""
         return self.server["source"]
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns if column.type == "image")
 
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)

@@ -3,9 +3,10 @@
 import re
 from typing import Any
 
-from data_contracts.contract import NAME, Column, Contract, Split
+from data_contracts.contract import DERIVED, NAME, Column, Contract, Split
 from data_contracts.quality import SEVERITIES, check_rule
 from data_contracts.source import check_server
+from data_contracts.splits import SPLITS
 from infra.errors import WrongInput, choices
 
 ARROW_TYPES = {
@@ -63,6 +64,8 @@ class Reader:
         columns = tuple(self.column(entry) for entry in table.get("properties") or [])
         if not columns:
             raise self.wrong("schema.properties", "lists no column; name at least one with its logicalType")
+        derived = self.derived(columns)
+        columns += derived
         self.names = [column.name for column in columns]
         for column_name in self.names:
             if self.names.count(column_name) > 1:
@@ -71,7 +74,9 @@ class Reader:
         label = settings.get("slipway.label")
         if label is not None:
             self.check_columns("slipway.label", [label])
-        inputs = settings.get("slipway.inputs") or [name for name in self.names if name != label]
+        split = self.split(settings.get("slipway.split", {}))
+        left_out = {label, split.column, *(column.name for column in derived)}
+        inputs = settings.get("slipway.inputs") or [name for name in self.names if name not in left_out]
         self.check_columns("slipway.inputs", inputs)
         if label in inputs:
             raise self.wrong("slipway.inputs", f"holds the label '{label}'; a model that sees it learns nothing else")
@@ -82,7 +87,7 @@ class Reader:
             columns=columns,
             inputs=tuple(inputs),
             label=label,
-            split=self.split(settings.get("slipway.split", {})),
+            split=split,
             server=self.server(),
             nulls=tuple(self.texts("slipway.null", settings.get("slipway.null", [""]))),
             duplicates=self.duplicates(settings.get("slipway.duplicates")),
@@ -154,13 +159,15 @@ class Reader:
                 raise self.wrong(
                     f"{where}.logicalTypeOptions.pattern", f"is not a regular expression ({error})"
                 ) from None
-        severity = self.custom(entry, f"{where}.customProperties", {"slipway.severity": str}).get(
-            "slipway.severity", "error"
-        )
+        own = self.custom(entry, f"{where}.customProperties", {"slipway.severity": str, "slipway.type": str})
+        severity = own.get("slipway.severity", "error")
         if severity not in SEVERITIES:
             raise self.wrong(f"{where}.slipway.severity", f"'{severity}' is unknown; {choices(severity, SEVERITIES)}")
+        if "slipway.type" in own:
+            return self.image(entry, where, own["slipway.type"])
         return Column(
             name=entry["name"],
+            physical=entry.get("physicalName") or "",
             type=kind,
             arrow=ARROW_TYPES[kind][width],
             required=bool(entry.get("required") or entry.get("primaryKey")),
@@ -170,6 +177,31 @@ class Reader:
             severity=severity,
             quality=tuple(self.rules(f"{where}.quality", entry.get("quality") or [])),
         )
+
+    def image(self, entry: dict[str, Any], where: str, kind: str) -> Column:
+        if kind != "image" or entry["logicalType"] != "string":
+            raise self.wrong(f"{where}.slipway.type", f"'{kind}' of a {entry['logicalType']}: a string may be an image")
+        for key in ("logicalTypeOptions", "enum", "unique", "primaryKey", "quality"):
+            if entry.get(key):
+                name = entry["name"]
+                raise self.wrong(f"{where}.{key}", f"is of an image; give it to {name}_width, _height or _mode")
+        # Whether it is required is asked of its width: pixels are no affair of the rules.
+        return Column(name=entry["name"], physical=entry.get("physicalName") or "", type="image", arrow="image")
+
+    def derived(self, columns: tuple[Column, ...]) -> tuple[Column, ...]:
+        """The columns that images bring and the contract does not list itself."""
+        listed = {column.name: column for column in columns}
+        required = {entry["name"] for entry in self.document["schema"][0]["properties"] if entry.get("required")}
+        found = []
+        for image in (column for column in columns if column.type == "image"):
+            for suffix, kind in DERIVED.items():
+                name = f"{image.name}_{suffix}"
+                if name not in listed:
+                    arrow = "int32" if kind == "integer" else "string"
+                    found.append(Column(name=name, type=kind, arrow=arrow, required=image.name in required))
+                elif listed[name].type != kind:
+                    raise self.wrong(f"schema.properties.{name}", f"tells of an image and must be logicalType: {kind}")
+        return tuple(found)
 
     def rules(self, where: str, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
         rules = []
@@ -184,11 +216,16 @@ class Reader:
         return rules
 
     def split(self, section: dict[str, Any]) -> Split:
-        self.keys("slipway.split", section, ("test", "validation", "group"))
+        self.keys("slipway.split", section, ("test", "validation", "group", "files", "column", "values"))
+        files = self.pinned(section)
+        usual = 0.0 if files or "column" in section else 0.1
         split = Split(
-            test=self.share("slipway.split.test", section.get("test", 0.1)),
-            validation=self.share("slipway.split.validation", section.get("validation", 0.1)),
+            test=self.share("slipway.split.test", section.get("test", usual)),
+            validation=self.share("slipway.split.validation", section.get("validation", usual)),
             group=section.get("group"),
+            files=files,
+            column=section.get("column"),
+            values=section.get("values") or {},
         )
         if split.test + split.validation >= 1:
             raise self.wrong(
@@ -197,6 +234,33 @@ class Reader:
         if split.group is not None:
             self.check_columns("slipway.split.group", [split.group])
         return split
+
+    def pinned(self, section: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+        """Check what pins the splits; the files of each, where files do."""
+        files, column, values = section.get("files"), section.get("column"), section.get("values")
+        if column is not None:
+            self.check_columns("slipway.split.column", [column])
+            for key in ("test", "validation", "group", "files"):
+                if key in section:
+                    raise self.wrong(f"slipway.split.{key}", "cannot stand beside column, which says every row's split")
+        if values is not None:
+            if column is None or not isinstance(values, dict):
+                raise self.wrong("slipway.split.values", "is a map from what split.column says to a split")
+            for said, name in values.items():
+                if name not in SPLITS:
+                    raise self.wrong(f"slipway.split.values.{said}", f"'{name}': {choices(str(name), SPLITS)}")
+        if files is None:
+            return {}
+        if not isinstance(files, dict) or "train" not in files:
+            raise self.wrong("slipway.split.files", "is a map {train: FILE or a list, validation: ..., test: ...}")
+        self.keys("slipway.split.files", files, SPLITS)
+        found = {}
+        for name, patterns in files.items():
+            where = f"slipway.split.files.{name}"
+            if name in section:
+                raise self.wrong(f"slipway.split.{name}", f"is a share, and {where} names files; keep one of the two")
+            found[name] = tuple(self.texts(where, patterns if isinstance(patterns, list) else [patterns]))
+        return found
 
     def duplicates(self, section: dict[str, Any] | None) -> dict[str, Any] | None:
         if section is None:
@@ -243,15 +307,15 @@ class Reader:
                 "servers", "is missing; say where the data is: {server: files, type: local, path: ..., format: csv}"
             )
         section = servers[0]
-        if section["type"] not in ("local", "custom"):
-            raise self.wrong("servers[0].type", f"'{section['type']}' has no source yet; there is: local, custom")
+        if section["type"] not in ("local", "s3", "custom"):
+            raise self.wrong("servers[0].type", f"'{section['type']}' has no source; there is: local, s3, custom")
         server = {key: value for key, value in section.items() if key != "customProperties"}
         for entry in section.get("customProperties") or []:
             key = entry["property"]
             if key.startswith("slipway."):
                 server[key.removeprefix("slipway.")] = entry["value"]
-        if section["type"] == "local":
-            server.setdefault("source", "files")
+        if section["type"] in ("local", "s3"):
+            server.setdefault("source", "files" if section["type"] == "local" else "s3")
         if not isinstance(server.get("source"), str):
             raise self.wrong(
                 "servers[0]", "a custom server needs the custom property slipway.source; see `slipway sources`"

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from data_contracts.contract import Contract
 from data_contracts.intake import Intake, duplicates, most_common, quarantine_failing, quarantine_table, take_in
 from data_contracts.profile import profile
-from data_contracts.splits import SPLITS, assign
+from data_contracts.repeats import remarks, repeats
+from data_contracts.splits import SPLITS, assign, key_columns, keys
 from data_contracts.validation import Findings, columns_of_rules, validate
 from infra.digests import digest, digest_file
 from infra.errors import Refused, SlipwayError
@@ -56,9 +57,10 @@ class Draft:
         self.kept = [index for index in judged if index not in failing]
         self._refuse_bad()
         self._say("assigning splits")
-        key_columns = [contract.split.group] if contract.split.group else list(contract.inputs)
-        self.splits = assign(self._columns(key_columns, self.kept), contract)
+        files = self.intake.files(self.kept) if contract.split.files else []
+        self.splits = assign(self._columns(key_columns(contract), self.kept), contract, files)
         self._refuse_empty_split()
+        self._remark_repeats()
         self.counts = self._count()
         self.rows = self._rows_digest()
         self.digest = digest({"rows": self.rows, "contract": contract.digest})
@@ -85,6 +87,18 @@ class Draft:
             )
             self.findings.warnings.append({"rule": f"{label}:contradictory", "reason": reason, "rows": rows})
 
+    def _remark_repeats(self) -> None:
+        """What pinned splits share; splits by hash keep equal inputs together, and need no look."""
+        contract = self.contract
+        if contract.split.pinned:
+            groups = repeats(keys(self._columns(list(contract.inputs), self.kept), contract.inputs))
+            labels = None
+            if contract.label is not None:
+                labels = self._columns([contract.label], self.kept).column(contract.label).to_pylist()
+            self.findings.warnings += remarks(
+                groups, self.splits, labels, lambda row: self.intake.origin(self.kept[row])
+            )
+
     def _refuse_bad(self) -> None:
         path, quarantined = self.contract.path, self.intake.quarantined
         if not self.kept:
@@ -107,7 +121,12 @@ class Draft:
     def _refuse_empty_split(self) -> None:
         sizes, split = Counter(self.splits), self.contract.split
         for name, share in {"test": split.test, "validation": split.validation, "train": 1.0}.items():
-            if share > 0 and not sizes[name]:
+            if (share > 0 or name in split.files) and not sizes[name]:
+                if split.pinned:
+                    raise Refused(
+                        f"{self.where}: split '{name}' would be empty: no good row is pinned to it; "
+                        f"mend slipway.split in {self.contract.path}"
+                    )
                 what = f"groups of {split.group}" if split.group else "distinct inputs"
                 raise Refused(
                     f"{self.where}: split '{name}' would be empty ({len(self.splits):,} rows, too few {what}); "

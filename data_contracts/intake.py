@@ -7,6 +7,7 @@ the columns that some rule names.
 import math
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from data_contracts.contract import Contract
 from data_contracts.rows import RowIds, cast, encode, schema_of
 from data_contracts.source import Unreadable, load_source
-from infra.digests import canonical
+from infra.digests import canonical, digest_bytes
 from infra.progress import Progress
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Quarantined:
     values: str | None = None
     """JSON of the row's values, as the source gave them or, when the cast went well, after it."""
     raw: bytes | None = None
-    """Bytes of a row that could not be parsed."""
+    """Bytes of a row that could not be parsed; the pixels of an image that breaks a rule."""
 
 
 @dataclass
@@ -54,6 +55,16 @@ class Intake:
         """File and row number of a row of the table."""
         start, file, row = self.origins[bisect_right(self.origins, index, key=lambda entry: entry[0]) - 1]
         return file, row + index - start
+
+    def files(self, indices: Sequence[int]) -> list[str]:
+        """The file that each of some rows, in rising order, is from."""
+        found: list[str] = []
+        stretch = 0
+        for index in indices:
+            while stretch + 1 < len(self.origins) and self.origins[stretch + 1][0] <= index:
+                stretch += 1
+            found.append(self.origins[stretch][1])
+        return found
 
 
 def take_in(contract: Contract, uri: str | None, cache: Path, folder: Path, progress: Progress | None) -> Intake:
@@ -100,6 +111,8 @@ def take_in(contract: Contract, uri: str | None, cache: Path, folder: Path, prog
 def _json(values: dict[str, Any]) -> str:
     def plain(value: Any) -> Any:
         exact = value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
+        if isinstance(value, bytes):
+            return f"{len(value)} bytes, sha256 {digest_bytes(value)}"  # pixels
         return value if exact else str(value)
 
     return canonical({name: plain(value) for name, value in values.items()}).decode()
@@ -125,9 +138,11 @@ def quarantine_failing(intake: Intake, rows: dict[int, list[tuple[str, str]]]) -
     """Add the rows that fail a rule, in source order, to the intake's quarantine."""
     for index, failed in sorted(rows.items()):
         file, row = intake.origin(index)
-        values = _json(intake.table.slice(index, 1).to_pylist()[0])
+        whole = intake.table.slice(index, 1).to_pylist()[0]
+        values = _json(whole)
+        pixels = next((value for value in whole.values() if isinstance(value, bytes)), None)
         rules, reasons = zip(*sorted(failed), strict=True)
-        bad = Quarantined(intake.ids[index], list(rules), "; ".join(reasons), file, row, values=values)
+        bad = Quarantined(intake.ids[index], list(rules), "; ".join(reasons), file, row, values=values, raw=pixels)
         intake.quarantined.append(bad)
 
 

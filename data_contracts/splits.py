@@ -3,13 +3,18 @@
 A row's place is the first 8 bytes of SHA-256 of its key, as a fraction u in [0, 1): test = [0, t), validation =
 [t, t + v), train = the rest. The key is the group column where the contract names one, else the normalised input
 columns. Neither the label nor a column's or dataset's name is in it: duplicates and contradictory twins land
-together, and sets that share texts and shares t, v agree on each text. A new row moves no old one.
+together, and sets that share texts and shares t, v agree on each text. A new row moves no old one. Splits that files
+or a column pin are kept as given; what leaks between them is for `repeats` to say.
 """
 
+import fnmatch
 import hashlib
+import operator
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
+
+from infra.errors import WrongInput, choices
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,11 +50,62 @@ def key_of(values: Sequence[str | None]) -> str:
     return "".join(f"{len(part)}:{part}" for part in parts)
 
 
-def assign(table: "pa.Table", contract: "Contract") -> list[str]:
-    """The split of each row of a cast table."""
+def key_columns(contract: "Contract") -> list[str]:
+    """The columns that `assign` needs."""
+    split = contract.split
+    return [split.column] if split.column else [split.group] if split.group else list(contract.inputs)
+
+
+def keys(table: "pa.Table", columns: Sequence[str]) -> Iterator[str]:
+    """The key of each row of a cast table."""
     from data_contracts.rows import as_text
 
-    split = contract.split
-    columns = [split.group] if split.group else list(contract.inputs)
     texts: Iterable[tuple[str | None, ...]] = zip(*(as_text(table.column(name)) for name in columns), strict=True)
-    return [split_of(key_of(values), split.test, split.validation) for values in texts]
+    return (key_of(values) for values in texts)
+
+
+def assign(table: "pa.Table", contract: "Contract", files: Sequence[str]) -> list[str]:
+    """The split of each row of a cast table; `files` says of each row which file it is from.
+
+    Raises WrongInput for a row that no split is said for.
+    """
+    split = contract.split
+    if split.column is not None:
+        return _said(table, contract)
+    if split.files:
+        places = {file: pinned_to(file, contract) for file in dict.fromkeys(files)}
+        given = [places[file] for file in files]
+        if not split.validation and not split.test:
+            return given
+        carved = (split_of(key, split.test, split.validation) for key in keys(table, key_columns(contract)))
+        return [own if place == "train" else place for place, own in zip(given, carved, strict=True)]
+    return [split_of(key, split.test, split.validation) for key in keys(table, key_columns(contract))]
+
+
+def _said(table: "pa.Table", contract: "Contract") -> list[str]:
+    name = contract.split.column
+    assert name is not None
+    meaning = {split: split for split in SPLITS} | contract.split.values
+    found = []
+    for value in table.column(name).to_pylist():
+        if str(value) not in meaning:
+            raise WrongInput(
+                f"contract {contract.path}: slipway.split.column: {name} '{value}' is no split; "
+                f"{choices(str(value), SPLITS)} (or say which it is: values: {{{value}: validation}})"
+            )
+        found.append(meaning[str(value)])
+    return found
+
+
+def pinned_to(file: str, contract: "Contract") -> str:
+    """The split that a file is pinned to; its own name counts before a glob that fits. Raises WrongInput."""
+    claims = contract.split.files
+    for fits in (operator.eq, fnmatch.fnmatchcase):
+        found = [name for name, patterns in claims.items() if any(fits(file, pattern) for pattern in patterns)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise WrongInput(
+                f"contract {contract.path}: slipway.split.files: {file} is claimed by {' and '.join(found)}; keep one"
+            )
+    raise WrongInput(f"contract {contract.path}: slipway.split.files: names no split for {file}; add it, or a glob")
