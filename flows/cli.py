@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from flows.commands import data, models, pipeline, workspace
+from infra import interrupt
 from infra.errors import SlipwayError
 
 SECTIONS = {
@@ -42,6 +43,7 @@ for command in (*workspace.COMMANDS, *data.COMMANDS, *pipeline.COMMANDS, *models
 def main(arguments: list[str] | None = None) -> None:
     """Run one command. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 said no, 130 interrupted."""
     code: Any = 0
+    interrupt.watch()
     try:
         code = cli.main(arguments, prog_name="slipway", standalone_mode=False)
     except SlipwayError as error:
@@ -51,10 +53,12 @@ def main(arguments: list[str] | None = None) -> None:
         code = _complain(f"{error.format_message()} (see {path} --help)", 2)
     except click.ClickException as error:
         code = _complain(error.format_message(), 2)
-    except (KeyboardInterrupt, click.Abort):
-        code = _complain("interrupted; the same command goes on from where it stood", 130)
     except BrokenPipeError:
         code = 0  # the reader (head, less) has seen enough
+    except BaseException as error:
+        if not interrupt.asked() and not isinstance(error, KeyboardInterrupt | click.Abort):
+            raise
+        code = _complain("interrupted; the same command goes on from where it stood", 130)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -5,6 +5,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,10 +66,17 @@ def run_steps(settings: Settings, steps: list[Step], title: str, check_data: boo
     report = plan(settings, steps, check_data)
     if all(decision.cached for decision in report.decisions):
         return report
-    with stage("orchestrate") as progress:
-        progress.say("starting Prefect")
-        flow = _prefect_flow(title)
-    return flow(settings, steps, check_data)
+    from flows.prefect_server import prefect_server
+
+    with ExitStack() as open_for_the_flow:
+        with stage("orchestrate") as progress:
+            progress.say("starting Prefect")
+            address = open_for_the_flow.enter_context(prefect_server(settings))
+            flow = _prefect_flow(title)
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        open_for_the_flow.enter_context(temporary_settings({PREFECT_API_URL: address}))
+        return flow(settings, steps, check_data)
 
 
 def _prefect_flow(title: str) -> Callable[[Settings, list[Step], bool], Report]:

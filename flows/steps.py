@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from flows import code_key
+from infra import interrupt
 from infra.artifacts import check_format
 from infra.digests import digest
 from infra.progress import Progress
@@ -104,6 +105,7 @@ def execute(store: Store, step: Step, outputs: Outputs, progress: Progress) -> d
     key = digest(ingredients)
     started = time.time()
     output = step.run(outputs, progress, key)
+    interrupt.check()
     record(store, step, ingredients, output, started, [])
     return output
 

@@ -136,14 +136,14 @@ def quiet_environment(settings: Settings) -> None:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # the default, 15, lets everything else on the machine go before the training
         "TOKENIZERS_PARALLELISM": "false",  # the tokenizer's threads and a fork do not go together
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PREFECT_HOME": str(settings.folder / "prefect"),
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{settings.folder / 'prefect.db'}",
-        # A new database is migrated before the server answers, which takes longer than Prefect's default of 20 s.
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
-        "PREFECT_LOGGING_LEVEL": "WARNING",
-        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        # Progress is on the terminal; what is sent to a server of our own is lost with it.
+        "PREFECT_LOGGING_TO_API_ENABLED": "true" if settings.prefect_api else "false",
         "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
         "RAY_DEDUP_LOGS": "1",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",

@@ -61,6 +61,9 @@ def load_pretrained(auto: Any, folder: Path, **options: Any) -> Any:
 
 def save_pretrained(model: Any, tokenizer_folder: Path, folder: Path) -> None:
     """Weights, configuration and tokenizer in transformers' own layout, loadable without Slipway."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     attention = model.config._attn_implementation
     model.config._attn_implementation = None  # ours is registered in this process only
     try:

@@ -87,7 +87,8 @@ def train(request: Request, settings: Settings, progress: Progress, fresh: bool 
     from infra import tracking
 
     mlflow_run = projection.sync()
-    tracking.end_run(settings, mlflow_run, "FINISHED" if state.status == "finished" else "FAILED")
+    endings = {"finished": "FINISHED", "stopped": "KILLED"}
+    tracking.end_run(settings, mlflow_run, endings.get(state.status, "FAILED"))
     if state.status == "failed":
         raise {2: WrongInput, 3: Refused}.get(state.ending["exit_code"], SlipwayError)(state.ending["message"])
     if state.status == "stopped":
