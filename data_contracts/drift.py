@@ -1,8 +1,8 @@
 """Whether one dataset version still looks like another, by their profiles alone: no row of either is read.
 
 Each test gives a p-value and an effect size; a column has drifted only when both say so, the p-values corrected for
-how many columns were tested (Holm 1979). `data_contracts/drift_tests/<name>.py`, one file a test, is found by its
-name; here stands which test a column gets.
+how many comparisons were made (Holm 1979). `data_contracts/drift_tests/<name>.py`, one file a test, is found by its
+name; a column gets the test of its type, or the one that the contract's `slipway.drift` names.
 """
 
 from dataclasses import dataclass
@@ -10,20 +10,26 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_contracts.contract import DERIVED
 from infra.errors import WrongInput, choices
 
 if TYPE_CHECKING:
     from data_contracts.contract import Contract
 
 TESTS = Path(__file__).parent / "drift_tests"
+KINDS = {"numbers": "values", "categories": "categories", "text": "words", "images": "pixels"}
+"""What a test compares, in a report's words; another test's is its own name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DriftResult:
     column: str
     kind: str
-    """What of the column was compared: "label mix", "categories", "text length", "missing values"."""
+    """What of the column was compared: "label mix", "categories", "values", "words", "pixels", "text length", "missing
+    values"."""
     test: str
+    measure: str
+    """Name of the effect size."""
     statistic: float
     p_value: float
     """As the test gave it; what it is held against is `alpha`."""
@@ -33,7 +39,13 @@ class DriftResult:
     """0 (the same) to 1 (nothing in common)."""
     threshold: float
     """The effect from which a change matters, by the contract."""
+    interval: tuple[float, float] | None
+    """95 %, of the statistic, where the test gives one."""
     drifted: bool
+    blocks: bool
+    """Whether drift of this column stops a promotion, or is only said."""
+    change: str
+    """What changed most, in values: `median 3 -> 5`."""
     sentence: str
 
 
@@ -42,7 +54,8 @@ def drift_tests() -> list[str]:
 
 
 def load_test(name: str) -> Any:
-    """The module with `compare(before, after) -> {statistic, p_value, effect, sentence}`. Raises WrongInput."""
+    """A module with TYPES, MEASURE, `take(column, sample) -> data | None` and
+    `compare(before, after) -> {statistic, p_value, effect, sentence}`. Raises WrongInput."""
     if name not in drift_tests():
         raise WrongInput(f"drift test '{name}': is unknown; {choices(name, drift_tests())}")
     return import_module(f"data_contracts.drift_tests.{name}")
@@ -53,17 +66,19 @@ def compare(before: dict[str, Any], after: dict[str, Any], contract: "Contract")
     found = []
     for column in contract.columns:
         old, new = before["columns"].get(column.name), after["columns"].get(column.name)
-        if old is None or new is None or old["type"] != new["type"]:
+        if old is None or new is None or old["type"] != new["type"] or ("personal" in old) != ("personal" in new):
             continue  # another schema: `diff` says so, and the new column has nothing to drift from
-        for kind, test, old_counts, new_counts in _comparisons(column.name, contract, old, new):
-            found.append((column.name, kind, test, load_test(test).compare(old_counts, new_counts)))
+        samples = [side["sample"]["columns"].get(column.name, []) for side in (before, after)]
+        for kind, test, data in _comparisons(column.name, contract, (old, new), samples):
+            found.append((column.name, kind, test, load_test(test).compare(*data)))
     policy = contract.drift
     results = []
     rejecting = True
     for rank, (column_name, kind, test, outcome) in enumerate(sorted(found, key=lambda entry: entry[3]["p_value"])):
         alpha = policy["alpha"] / (len(found) - rank)
         rejecting = rejecting and outcome["p_value"] < alpha  # Holm: the first that holds ends it
-        threshold = policy["columns"].get(column_name, {}).get("effect", policy["effect"])
+        own = policy["columns"].get(column_name, {})
+        threshold = own.get("effect", policy["effect"])
         drifted = rejecting and outcome["effect"] >= threshold
         verdict = "drifted" if drifted else "steady"
         results.append(
@@ -71,12 +86,16 @@ def compare(before: dict[str, Any], after: dict[str, Any], contract: "Contract")
                 column=column_name,
                 kind=kind,
                 test=test,
+                measure=load_test(test).MEASURE,
                 statistic=outcome["statistic"],
                 p_value=outcome["p_value"],
                 alpha=alpha,
                 effect=outcome["effect"],
                 threshold=threshold,
+                interval=outcome.get("interval"),
                 drifted=drifted,
+                blocks=own.get("block", policy["block"]),
+                change=outcome["sentence"],
                 sentence=(
                     f"{kind} of {column_name} {verdict}: effect {outcome['effect']:.3f} (from {threshold:g}), "
                     f"p {outcome['p_value']:.2g} (below {alpha:.2g}); {outcome['sentence']}"
@@ -87,20 +106,38 @@ def compare(before: dict[str, Any], after: dict[str, Any], contract: "Contract")
 
 
 def _comparisons(
-    name: str, contract: "Contract", old: dict[str, Any], new: dict[str, Any]
-) -> list[tuple[str, str, dict[str, int], dict[str, int]]]:
-    """(kind, test, older counts, newer counts) of what can be compared of a column that a model sees or predicts."""
-    if name != contract.label and name not in contract.inputs and name not in contract.drift["columns"]:
+    name: str, contract: "Contract", columns: tuple[dict[str, Any], dict[str, Any]], samples: list[list[Any]]
+) -> list[tuple[str, str, list[Any]]]:
+    """(kind, test, [older data, newer data]) of what can be compared of a column that a model sees or predicts."""
+    own = contract.drift["columns"].get(name)
+    seen = {contract.label, *contract.inputs}
+    seen |= {f"{image}_{fact}" for image in contract.images if image in seen for fact in DERIVED}
+    if (own is None and name not in seen) or (own is not None and own.get("ignore")):
         return []
     found = []
-    if "categories" in old and "categories" in new:
-        kind = "label mix" if name == contract.label else "categories"
-        found.append((kind, "categories", old["categories"], new["categories"]))
-    elif name != contract.label and "length" in old and "length" in new:
-        found.append(("text length", "categories", _bins(old), _bins(new)))
-    if old["nulls"] or new["nulls"]:
-        found.append(("missing values", "categories", _holes(old), _holes(new)))
+    test = (own or {}).get("test") or _usual_test(columns, name == contract.label)
+    if test is not None:
+        data = [load_test(test).take(column, sample) for column, sample in zip(columns, samples, strict=True)]
+        if None not in data:
+            kind = "label mix" if name == contract.label and test == "categories" else KINDS.get(test, test)
+            found.append((kind, test, data))
+    if name != contract.label and test != "categories" and all("length" in column for column in columns):
+        found.append(("text length", "categories", [_bins(column) for column in columns]))
+    if any(column["nulls"] or column.get("infinite") for column in columns):
+        found.append(("missing values", "categories", [_holes(column) for column in columns]))
     return found
+
+
+def _usual_test(columns: tuple[dict[str, Any], dict[str, Any]], label: bool) -> str | None:
+    from data_contracts.profile import is_text
+
+    kind = columns[0]["type"]
+    personal = "personal" in columns[0]
+    if kind == "string" and not label and not personal and any(map(is_text, columns)):
+        return "text"
+    if personal or kind in ("string", "boolean") or (label and any("categories" in column for column in columns)):
+        return "categories"
+    return {"number": "numbers", "integer": "numbers", "array": "numbers", "image": "images"}.get(kind)
 
 
 def _bins(column: dict[str, Any]) -> dict[str, int]:
@@ -110,4 +147,6 @@ def _bins(column: dict[str, Any]) -> dict[str, int]:
 
 
 def _holes(column: dict[str, Any]) -> dict[str, int]:
-    return {"missing": column["nulls"], "there": column["rows"] - column["nulls"]}
+    infinite = column.get("infinite", 0)
+    there = column["rows"] - column["nulls"] - infinite
+    return {"missing": column["nulls"], "there": there, **({"infinite": infinite} if infinite else {})}

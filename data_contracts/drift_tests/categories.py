@@ -6,10 +6,21 @@ thousand more rows make any p-value small: only the distance says whether the ch
 """
 
 import math
+from collections import Counter
 from typing import Any
 
+TYPES = ("string", "boolean", "integer")
+MEASURE = "Jensen-Shannon distance"
 MIN_EXPECTED = 5
 """Below this expected count the chi-square approximation is poor (Cochran 1954)."""
+
+
+def take(column: dict[str, Any], sample: list[Any]) -> dict[str, int] | None:
+    """Counts by category: of all rows, or, of a column with too many values for that, of the sample's."""
+    if "categories" in column:
+        return column["categories"]
+    found = [str(value).lower() if isinstance(value, bool) else str(value) for value in sample if value is not None]
+    return dict(Counter(found)) if sample else None
 
 
 def compare(before: dict[str, int], after: dict[str, int]) -> dict[str, Any]:
