@@ -10,9 +10,12 @@ Slipway makes of it (every column named anywhere exists). Slipway's own settings
                          {files: {train: train.csv, test: [test-*.csv]}, validation: 0.1 of the training rows}
                          {column: split, values: {dev: validation}}
     slipway.null         texts that mean "no value"                                         [""]
-    slipway.duplicates   {columns: [...], keep: first}: later rows equal in these are filtered
+    slipway.duplicates   {columns: [...], keep: first}: later rows equal in these are filtered (keep: all keeps them);
+                         {near: quarantine, similarity: 0.8}: inputs that nearly repeat one of another split are
+                         quarantined, or said (near: report)
     slipway.quarantine   {limit: 0.1}: refuse the version when a larger share of rows is quarantined
-    slipway.drift        {alpha: 0.05, effect: 0.1, block: true, columns: {name: {effect: 0.2}}}
+    slipway.drift        {alpha: 0.05, effect: 0.1, block: true, columns: {name: {effect: 0.2, block: false,
+                         ignore: true, test: categories}}}
 
 and on a column, `slipway.severity: warning` turns what its schema says from quarantine into a remark, and
 `slipway.type: image` makes a `string` column one of decoded pixels. An image column brings three more, which rules

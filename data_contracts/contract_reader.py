@@ -1,6 +1,7 @@
 """From an ODCS document to a Contract, field by field; every complaint names file and field."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 from data_contracts.contract import DERIVED, NAME, Column, Contract, Split
@@ -31,6 +32,11 @@ OPTIONS = {
     "timestamp": {"minimum", "maximum"},
 }
 """The logicalTypeOptions that are checked; another one is refused, because a rule nobody checks is a false promise."""
+
+KEEP = ("first", "all")
+NEAR = ("quarantine", "report")
+
+DRIFT_TESTS = Path(__file__).parent / "drift_tests"
 
 SETTINGS: dict[str, type | tuple[type, ...]] = {
     "slipway.inputs": list,
@@ -265,14 +271,20 @@ class Reader:
     def duplicates(self, section: dict[str, Any] | None) -> dict[str, Any] | None:
         if section is None:
             return None
-        self.keys("slipway.duplicates", section, ("columns", "keep"))
-        if section.get("keep", "first") != "first":
-            raise self.wrong("slipway.duplicates.keep", f"'{section['keep']}' is unknown; there is: first")
+        self.keys("slipway.duplicates", section, ("columns", "keep", "near", "similarity"))
+        keep, near = section.get("keep", "first"), section.get("near")
+        if keep not in KEEP:
+            raise self.wrong("slipway.duplicates.keep", f"'{keep}' is unknown; {choices(str(keep), KEEP)}")
+        if near is not None and near not in NEAR:
+            raise self.wrong("slipway.duplicates.near", f"'{near}' is unknown; {choices(str(near), NEAR)}")
+        similarity = self.share("slipway.duplicates.similarity", section.get("similarity", 0.8))
+        if similarity < 0.5:
+            raise self.wrong("slipway.duplicates.similarity", f"{similarity} is too little to be a duplicate; give 0.5 or more")
         columns = section.get("columns") or self.names
         if not isinstance(columns, list):
             raise self.wrong("slipway.duplicates.columns", f"{columns!r} is not a list of columns")
         self.check_columns("slipway.duplicates.columns", columns)
-        return {"columns": columns, "keep": "first"}
+        return {"columns": columns, "keep": keep, "near": near, "similarity": similarity}
 
     def quarantine(self, section: dict[str, Any]) -> float:
         self.keys("slipway.quarantine", section, ("limit",))
@@ -293,12 +305,21 @@ class Reader:
         if not isinstance(policy["block"], bool):
             raise self.wrong("slipway.drift.block", f"{policy['block']!r} is not true or false")
         for name, own in columns.items():
-            where = f"slipway.drift.columns.{name}"
-            if not isinstance(own, dict):
-                raise self.wrong(where, f"{own!r} is not a policy; write {{effect: 0.2}}")
-            self.keys(where, own, ("effect",))
-            policy["columns"][name] = {key: self.share(f"{where}.{key}", value) for key, value in own.items()}
+            policy["columns"][name] = self.column_drift(f"slipway.drift.columns.{name}", own)
         return policy
+
+    def column_drift(self, where: str, own: Any) -> dict[str, Any]:
+        if not isinstance(own, dict):
+            raise self.wrong(where, f"{own!r} is not a policy; write {{effect: 0.2}}")
+        self.keys(where, own, ("effect", "block", "ignore", "test"))
+        for key in ("block", "ignore"):
+            if not isinstance(own.get(key, True), bool):
+                raise self.wrong(f"{where}.{key}", f"{own[key]!r} is not true or false")
+        # Listed, not imported: how versions are compared is no part of what a contract makes of the data.
+        tests = sorted(path.stem for path in DRIFT_TESTS.glob("*.py") if path.stem != "__init__")
+        if "test" in own and own["test"] not in tests:
+            raise self.wrong(f"{where}.test", f"'{own['test']}' is unknown; {choices(str(own['test']), tests)}")
+        return {**own, "effect": self.share(f"{where}.effect", own["effect"])} if "effect" in own else own
 
     def server(self) -> dict[str, Any]:
         servers = self.document.get("servers") or []

@@ -190,7 +190,7 @@ class Draft:
         columns = {"row_id": [row for row, _ in repeats], "duplicate_of": [first for _, first in repeats]}
         put_table("filtered", pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()}))
         put_text("validation.json", _json(self.findings.report))
-        put_text("profile.json", _json(profile(rows, self.contract)))
+        put_text("profile.json", _json(profile(named, self.contract)))
         put_text("contract.odcs.yaml", self.contract.text)
         return {"counts": self.counts, "warnings": self.findings.warnings, "files": files}
 
