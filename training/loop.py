@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from infra.errors import WrongInput
 from training.experiment import Training
 from training.randomness import SampleKeys, stream_seed
 from training.sampler import SampleOrder, batch_positions
@@ -203,9 +204,17 @@ def learning_rate(config: Training, step: int, num_steps: int) -> float:
 
 
 def micro_batches(num_samples: int, config: Training, world: World, additive: bool) -> list[slice]:
-    """A worker's share in parts; the same number of parts on every worker, since each ends in a collective."""
+    """A worker's share in parts; the same number of parts on every worker, since each ends in a collective.
+
+    Raises WrongInput when the loss forbids parts.
+    """
     share = -(-config.batch_size // world.size)
-    size = min(config.micro_batch_size or share, share) if additive else share
+    size = min(config.micro_batch_size or share, share)
+    if size < share and not additive:
+        raise WrongInput(
+            f"training.micro_batch_size: {size} splits a batch whose loss does not sum over samples; leave it out, "
+            "or lower training.batch_size"
+        )
     parts = -(-share // size)
     edges = np.linspace(0, num_samples, parts + 1).round().astype(int)
     return [slice(begin, end) for begin, end in pairwise(edges) if end > begin]
