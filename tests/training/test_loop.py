@@ -136,7 +136,7 @@ def test_state_outside_the_gradient_follows_each_step_and_is_kept() -> None:
             self.average.mul_(0.9).add_(0.1 * reduce(self.shift.detach().clone()))
 
     task, _, _ = run(Averaged)
-    assert 0 < float(task.average) < float(task.shift)
+    assert 0 < task.average.item() < task.shift.item()
     assert "average" in task.state_dict()
 
 
@@ -180,7 +180,7 @@ def test_losses_are_weighted_means_over_their_own_counts() -> None:
 
     task, _, _ = run(Two, steps=1, batch_size=40, optimizer="sgd", learning_rate=1.0, clip_norm=None)
     numbers = np.arange(40) / 40
-    assert float(task.shift) == pytest.approx(2.0 * numbers[numbers > 0.5].mean(), rel=1e-5)
+    assert task.shift.item() == pytest.approx(2.0 * numbers[numbers > 0.5].mean(), rel=1e-5)
 
 
 def test_a_loss_that_does_not_sum_over_samples_refuses_to_be_split() -> None:
