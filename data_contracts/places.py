@@ -83,15 +83,15 @@ def base_of(contract: "Contract", uri: str | None) -> str:
     return os.path.join(os.path.dirname(contract.path), said.removeprefix("file://"))
 
 
-def places(contract: "Contract", uri: str | None, cache: Path) -> list[Place]:
-    """The files in order. Raises WrongInput where there is none."""
+def places(contract: "Contract", uri: str | None, cache: Path, default: str | None = None) -> list[Place]:
+    """The files in order; `default` is the pattern where the contract names none. Raises WrongInput for no file."""
     base = base_of(contract, uri)
     if base.startswith("s3://"):
-        return _in_store(contract, base, cache)
+        return _in_store(contract, base, cache, default)
     if "://" in base:
         raise WrongInput(f"source {base}: is no address that source {contract.source} reads; give a path or s3://")
     if os.path.isdir(base):
-        found = _in_folder(contract, Path(base))
+        found = _in_folder(contract, Path(base), default)
     else:
         names = [base] if os.path.exists(base) else glob.glob(base, recursive=True)
         root = _fixed_part(base)
@@ -114,8 +114,20 @@ def _fixed_part(pattern: str) -> str:
     return folder or "."
 
 
-def _in_folder(contract: "Contract", root: Path) -> list[Place]:
-    wanted = patterns_of(contract)
+def sibling(place: Place, name: str, where: str) -> Place:
+    """The file that another file of the source names, below the same root. Raises WrongInput for one that leads out."""
+    if place.path is None:
+        if leads_out(name):
+            raise WrongInput(f"{where}: '{name[:100]}' leads out of the source; only objects below it are read")
+        return Place(name, f"{place.address.removesuffix(place.name)}{name}", None, place.store, name)
+    root = Path(place.path.absolute())
+    for _ in Path(place.name).parts:
+        root = root.parent
+    return Place(name, str(root / name), inside(root, name, where))
+
+
+def _in_folder(contract: "Contract", root: Path, default: str | None) -> list[Place]:
+    wanted = patterns_of(contract) or [("files", default)] * (default is not None)
     if not wanted:
         raise WrongInput(f"source {root}: is a folder; name a file, or a glob such as {root / '*.csv'}")
     found: dict[str, Place] = {}
@@ -142,7 +154,7 @@ def _some_files(root: Path) -> list[Path]:
     return found[:SHOWN]
 
 
-def _in_store(contract: "Contract", uri: str, cache: Path) -> list[Place]:
+def _in_store(contract: "Contract", uri: str, cache: Path, default: str | None) -> list[Place]:
     import fnmatch
 
     from infra.store import open_store
@@ -161,7 +173,7 @@ def _in_store(contract: "Contract", uri: str, cache: Path) -> list[Place]:
         root, keys = uri, sorted(store.list(""), key=str.encode)
     wanted = patterns_of(contract) if not rest else [("--source", rest)]
     found: dict[str, Place] = {}
-    for field, pattern in wanted or [("--source", "*")]:
+    for field, pattern in wanted or [("--source", default or "*")]:
         names = [pattern] if pattern in keys else [key for key in keys if fnmatch.fnmatchcase(key, pattern)]
         if not names:
             raise WrongInput(f"source {root}: {field}: no object is '{pattern}'; {choices(pattern, keys[:SHOWN])}")
