@@ -279,7 +279,9 @@ class Reader:
             raise self.wrong("slipway.duplicates.near", f"'{near}' is unknown; {choices(str(near), NEAR)}")
         similarity = self.share("slipway.duplicates.similarity", section.get("similarity", 0.8))
         if similarity < 0.5:
-            raise self.wrong("slipway.duplicates.similarity", f"{similarity} is too little to be a duplicate; give 0.5 or more")
+            raise self.wrong(
+                "slipway.duplicates.similarity", f"{similarity} is too little to be a duplicate; give 0.5 or more"
+            )
         columns = section.get("columns") or self.names
         if not isinstance(columns, list):
             raise self.wrong("slipway.duplicates.columns", f"{columns!r} is not a list of columns")

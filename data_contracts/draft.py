@@ -9,18 +9,20 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from data_contracts.contract import Contract
-from data_contracts.intake import Intake, duplicates, most_common, quarantine_failing, quarantine_table, take_in
-from data_contracts.profile import profile
-from data_contracts.repeats import remarks, repeats
+from data_contracts.corrections import Corrections
+from data_contracts.intake import Intake, duplicates, most_common, quarantine_failing, take_in
+from data_contracts.memory import Memory
+from data_contracts.near_duplicates import RULE as NEAR_DUPLICATE
+from data_contracts.near_duplicates import compared_columns, near_duplicates
+from data_contracts.repeats import NAMED, contradictions, remarks, repeats
+from data_contracts.row_sample import hidden, personal_columns
 from data_contracts.splits import SPLITS, assign, key_columns, keys
 from data_contracts.validation import Findings, columns_of_rules, validate
-from infra.digests import digest, digest_file
+from infra.digests import digest
 from infra.errors import Refused, SlipwayError
 from infra.progress import Progress
-from infra.store import Store
 
 
 class Draft:
@@ -31,26 +33,39 @@ class Draft:
 
     contract: Contract
     intake: Intake
+    corrections: Corrections
     filtered: dict[int, int]
     """Row -> the earlier row it repeats."""
     findings: Findings
     kept: list[int]
     splits: list[str]
     """The split of each kept row."""
+    repeated: list[tuple[str, int, str, str, str | None, float]]
+    """Rows of `repeats.repeats_table`."""
     counts: dict[str, int]
     rows: str
     digest: str
 
-    def __init__(self, contract: Contract, uri: str | None, cache: Path, folder: Path, progress: Progress | None):
+    def __init__(
+        self,
+        contract: Contract,
+        uri: str | None,
+        cache: Path,
+        folder: Path,
+        progress: Progress | None,
+        corrections: Corrections | None = None,
+        memory: Memory | None = None,
+    ):
         self.contract, self.folder, self.progress = contract, folder, progress
         self.where = f"source {uri}" if uri else f"source of {contract.path}"
-        self.intake = take_in(contract, uri, cache, folder, progress)
+        self.corrections = corrections or Corrections()
+        self.intake = take_in(contract, uri, cache, folder, progress, self.corrections, memory)
         self._say("checking the rules")
         self.filtered = duplicates(self.intake, contract)
         judged = [index for index in range(len(self.intake.ids)) if index not in self.filtered]
         if not judged:
             self._refuse_all()
-        self.findings = validate(self._columns(columns_of_rules(contract), judged), contract)
+        self.findings = validate(self.columns(columns_of_rules(contract), judged), contract)
         self._remark_contradictions()
         failing = {judged[index]: reasons for index, reasons in self.findings.rows.items()}
         quarantine_failing(self.intake, failing)
@@ -58,9 +73,12 @@ class Draft:
         self._refuse_bad()
         self._say("assigning splits")
         files = self.intake.files(self.kept) if contract.split.files else []
-        self.splits = assign(self._columns(key_columns(contract), self.kept), contract, files)
-        self._refuse_empty_split()
+        self.splits = assign(self.columns(key_columns(contract), self.kept), contract, files)
+        self.repeated = []
         self._remark_repeats()
+        if contract.duplicates and contract.duplicates["near"] and compared_columns(contract):
+            self._judge_near_duplicates()
+        self._refuse_empty_split()
         self.counts = self._count()
         self.rows = self._rows_digest()
         self.digest = digest({"rows": self.rows, "contract": contract.digest})
@@ -69,7 +87,7 @@ class Draft:
         if self.progress is not None:
             self.progress.say(note)
 
-    def _columns(self, names: list[str], indices: list[int]) -> pa.Table:
+    def columns(self, names: list[str], indices: list[int]) -> pa.Table:
         """Some columns of some rows. A table without columns keeps its number of rows only as long as it has one."""
         table = self.intake.table.select(names or self.intake.table.column_names[:1])
         return table if len(indices) == table.num_rows else table.take(indices)
@@ -88,16 +106,74 @@ class Draft:
             self.findings.warnings.append({"rule": f"{label}:contradictory", "reason": reason, "rows": rows})
 
     def _remark_repeats(self) -> None:
-        """What pinned splits share; splits by hash keep equal inputs together, and need no look."""
+        """Inputs under two labels, and what pinned splits share: splits by hash keep equal inputs together."""
         contract = self.contract
-        if contract.split.pinned:
-            groups = repeats(keys(self._columns(list(contract.inputs), self.kept), contract.inputs))
-            labels = None
-            if contract.label is not None:
-                labels = self._columns([contract.label], self.kept).column(contract.label).to_pylist()
-            self.findings.warnings += remarks(
-                groups, self.splits, labels, lambda row: self.intake.origin(self.kept[row])
+        if contract.label is None and not contract.split.pinned:
+            return
+        groups = repeats(keys(self.columns(list(contract.inputs), self.kept), contract.inputs))
+        labels = self._labels()
+        shown = groups if contract.split.pinned else contradictions(groups, labels or [])
+        self.findings.warnings += [
+            warning
+            for warning in remarks(shown, self.splits, labels, lambda row: self.intake.origin(self.kept[row]))
+            if contract.split.pinned or warning["rule"] == "label:contradictory"
+        ]
+        for kind, chosen in {
+            "contradiction": contradictions(groups, labels) if labels else [],
+            "leak": [group for group in shown if len({self.splits[row] for row in group}) > 1],
+        }.items():
+            for group in chosen:
+                self._name(kind, group, labels, 1.0)
+
+    def _labels(self) -> list[Any] | None:
+        name = self.contract.label
+        if name is None:
+            return None
+        values = self.columns([name], self.kept).column(name).to_pylist()
+        if name in personal_columns(self.contract):
+            return [None if value is None else hidden(value, self.contract) for value in values]
+        return values
+
+    def _name(self, kind: str, group: list[int], labels: list[Any] | None, similarity: float) -> None:
+        number = self.repeated[-1][1] + 1 if self.repeated else 1
+        for row in group:
+            label = None if labels is None or labels[row] is None else str(labels[row])
+            row_id = self.intake.ids[self.kept[row]]
+            self.repeated.append((kind, number, row_id, self.splits[row], label, similarity))
+
+    def _judge_near_duplicates(self) -> None:
+        contract = self.contract
+        assert contract.duplicates is not None
+        self._say("looking for near-duplicates across splits")
+        table = self.columns(compared_columns(contract), self.kept)
+        pairs = near_duplicates(table, self.splits, contract, self.progress)
+        if not pairs:
+            return
+        labels = self._labels()
+        for pair in pairs:
+            self._name("near-duplicate", [pair.leaves, pair.stays], labels, pair.similarity)
+        if contract.duplicates["near"] == "report":
+
+            def place(row: int) -> str:
+                return "{}:{}".format(*self.intake.origin(self.kept[row]))
+
+            named = [f"{place(pair.leaves)} ~ {place(pair.stays)}" for pair in pairs[:NAMED]]
+            between = Counter(f"{self.splits[pair.leaves]}/{self.splits[pair.stays]}" for pair in pairs)
+            shown = ", ".join(f"{name} {count:,}" for name, count in sorted(between.items()))
+            alike = f"{contract.duplicates['similarity']:.0%}"
+            reason = f"{len(pairs):,} inputs are {alike} alike or more across splits ({shown})"
+            self.findings.warnings.append(
+                {"rule": NEAR_DUPLICATE, "reason": reason, "rows": len(pairs), "named": named}
             )
+            return
+        failing = {}
+        for pair in pairs:
+            other = self.intake.ids[self.kept[pair.stays]][:16]
+            sentence = f"inputs: {pair.similarity:.0%} like row {other} of {self.splits[pair.stays]}"
+            failing[self.kept[pair.leaves]] = [(NEAR_DUPLICATE, sentence)]
+        quarantine_failing(self.intake, failing)
+        staying = [place for place, index in enumerate(self.kept) if index not in failing]
+        self.kept, self.splits = [self.kept[place] for place in staying], [self.splits[place] for place in staying]
 
     def _refuse_bad(self) -> None:
         path, quarantined = self.contract.path, self.intake.quarantined
@@ -142,58 +218,29 @@ class Draft:
         return counts | {"rows_in": rows_in}
 
     def _rows_digest(self) -> str:
-        """SHA-256 over one line a row: kept in source order, quarantined sorted by id, filtered in source order.
-
-        Quarantined rows are sorted because one that fails its cast is met before one that fails a rule.
-        """
         ids = self.intake.ids
-        sha = hashlib.sha256()
-
-        def add(lines: Iterable[str]) -> None:
-            for line in lines:
-                sha.update(f"{line}\n".encode())
-
-        add(f"{ids[index]} {split}" for index, split in zip(self.kept, self.splits, strict=True))
-        add(sorted(f"quarantined {row.row_id} {json.dumps(row.rules)}" for row in self.intake.quarantined))
-        add(f"filtered {ids[index]} duplicate {ids[first]}" for index, first in sorted(self.filtered.items()))
-        return sha.hexdigest()
-
-    def upload(self, store: Store, prefix: str) -> dict[str, Any]:
-        """Write every file but the manifest below `prefix`. Returns the manifest's part that tells of them."""
-        ids, rows = self.intake.ids, self._columns(self.intake.table.column_names, self.kept)
-        files: dict[str, dict[str, Any]] = {}
-
-        def put(name: str, path: Path) -> None:
-            sha = digest_file(path)
-            target = f"{name}-{sha}{''.join(path.suffixes)}"
-            files[name] = {"name": target, "sha256": sha, "bytes": path.stat().st_size}
-            store.upload(path, prefix + target)
-
-        def put_table(name: str, table: pa.Table) -> None:
-            path = self.folder / f"{name.replace('/', '-')}.parquet"
-            pq.write_table(table, path, compression="zstd")
-            put(name, path)
-            files[name]["rows"] = table.num_rows
-
-        def put_text(name: str, text: str) -> None:
-            path = self.folder / name
-            path.write_text(text, encoding="utf-8")
-            put(path.name.partition(".")[0], path)
-
-        self._say("writing the version")
-        named = rows.add_column(0, "row_id", pa.array([ids[index] for index in self.kept], pa.string()))
-        splits = pa.array(self.splits, pa.string())
-        for split in SPLITS:
-            put_table(f"data/{split}", named.filter(pc.equal(splits, split)))
-        put_table("quarantine", quarantine_table(self.intake.quarantined))
-        repeats = [(ids[index], ids[first]) for index, first in sorted(self.filtered.items())]
-        columns = {"row_id": [row for row, _ in repeats], "duplicate_of": [first for _, first in repeats]}
-        put_table("filtered", pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()}))
-        put_text("validation.json", _json(self.findings.report))
-        put_text("profile.json", _json(profile(named, self.contract)))
-        put_text("contract.odcs.yaml", self.contract.text)
-        return {"counts": self.counts, "warnings": self.findings.warnings, "files": files}
+        return rows_digest(
+            ((ids[index], split) for index, split in zip(self.kept, self.splits, strict=True)),
+            ((row.row_id, row.rules) for row in self.intake.quarantined),
+            ((ids[index], ids[first]) for index, first in sorted(self.filtered.items())),
+        )
 
 
-def _json(body: dict[str, Any]) -> str:
-    return json.dumps(body, indent=1, sort_keys=True, default=str)
+def rows_digest(
+    kept: Iterable[tuple[str, str]], quarantined: Iterable[tuple[str, list[str]]], filtered: Iterable[tuple[str, str]]
+) -> str:
+    """SHA-256 over one line a row: kept (id, split) in source order, quarantined (id, rules) sorted, filtered (id,
+    the earlier row's id) in source order.
+
+    Quarantined rows are sorted because one that fails its cast is met before one that fails a rule.
+    """
+    sha = hashlib.sha256()
+
+    def add(lines: Iterable[str]) -> None:
+        for line in lines:
+            sha.update(f"{line}\n".encode())
+
+    add(f"{row_id} {split}" for row_id, split in kept)
+    add(sorted(f"quarantined {row_id} {json.dumps(rules)}" for row_id, rules in quarantined))
+    add(f"filtered {row_id} duplicate {first}" for row_id, first in filtered)
+    return sha.hexdigest()

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_contracts.contract import Contract
+from data_contracts.corrections import Corrections
+from data_contracts.memory import Memory
+from data_contracts.row_sample import hidden, personal_columns
 from data_contracts.rows import RowIds, cast, encode, schema_of
 from data_contracts.source import Unreadable, load_source
 from infra.digests import canonical, digest_bytes
@@ -67,45 +70,122 @@ class Intake:
         return found
 
 
-def take_in(contract: Contract, uri: str | None, cache: Path, folder: Path, progress: Progress | None) -> Intake:
+def take_in(
+    contract: Contract,
+    uri: str | None,
+    cache: Path,
+    folder: Path,
+    progress: Progress | None,
+    corrections: Corrections | None = None,
+    memory: Memory | None = None,
+) -> Intake:
     """Read the source to its end into a file in `folder`. Raises WrongInput for one that cannot be read."""
     import pyarrow as pa
 
     source = load_source(contract.source)
-    schema = schema_of(contract)
-    names = RowIds()
-    ids: list[str] = []
-    quarantined: list[Quarantined] = []
-    origins: list[tuple[int, str, int]] = []
-    rows_in = 0
     spool = folder / "rows.arrow"
-    with pa.OSFile(str(spool), "wb") as file, pa.ipc.new_file(file, schema) as writer:
+    with pa.OSFile(str(spool), "wb") as file, pa.ipc.new_file(file, schema_of(contract)) as writer:
+        reading = _Reading(contract, writer, corrections or Corrections(), memory)
         for found in source.read(contract, uri, cache, progress):
             if isinstance(found, Unreadable):
-                rows_in += 1
-                row_id, reason = names.of_raw(found.raw), f"row {found.reason}"
-                place: dict[str, Any] = {"file": found.file, "row": found.row, "line": found.line, "raw": found.raw}
-                quarantined.append(Quarantined(row_id, ["row:parse"], reason, **place))
+                reading.unreadable(found)
                 continue
-            rows_in += found.num_rows
-            metadata = {key.decode(): value.decode() for key, value in (found.schema.metadata or {}).items()}
-            file_name, first = metadata.get("file", ""), int(metadata.get("row", 1))
-            batch, faults = cast(found, contract)
-            for row, (column, problem) in sorted(faults.items()):
-                values = found.slice(row, 1).to_pylist()[0]
-                row_id, reason = names.of_values(values), f"{column}: {problem}"
-                kept: dict[str, Any] = {"file": file_name, "row": first + row, "values": _json(values)}
-                quarantined.append(Quarantined(row_id, [f"{column}:type"], reason, **kept))
-            start = 0
-            for end in [*sorted(faults), found.num_rows]:
-                if end > start:
-                    origins.append((len(ids), file_name, first + start))
-                    part = batch.slice(start, end - start)
-                    ids += names.of(part)
-                    writer.write_batch(part)
-                start = end + 1
+            if memory is not None and reading.rows_in == 0:
+                said = memory.first(found)
+                if progress is not None:
+                    progress.say(said)
+            reading.batch(found)
     table = pa.ipc.open_file(pa.memory_map(str(spool))).read_all()
-    return Intake(table, ids, quarantined, rows_in, origins)
+    return Intake(table, reading.ids, reading.quarantined, reading.rows_in, reading.origins)
+
+
+class _Reading:
+    """What has been read of a source so far. A corrected row takes the place of the raw one."""
+
+    def __init__(self, contract: Contract, writer: Any, corrections: Corrections, memory: Memory | None):
+        self.contract, self.writer, self.corrections, self.memory = contract, writer, corrections, memory
+        self.personal = personal_columns(contract)
+        self.names = RowIds()
+        self.ids: list[str] = []
+        self.quarantined: list[Quarantined] = []
+        self.origins: list[tuple[int, str, int]] = []
+        self.rows_in = 0
+
+    def unreadable(self, found: Unreadable) -> None:
+        self.rows_in += 1
+        row_id = self.names.of_raw(found.raw)
+        if row_id in self.corrections.by_row:
+            self._mended(row_id, {}, found.file, found.row, found.line, found.raw)
+            return
+        place: dict[str, Any] = {"file": found.file, "row": found.row, "line": found.line, "raw": found.raw}
+        self.quarantined.append(Quarantined(row_id, ["row:parse"], f"row {found.reason}", **place))
+
+    def batch(self, found: "pa.RecordBatch") -> None:
+        self.rows_in += found.num_rows
+        metadata = {key.decode(): value.decode() for key, value in (found.schema.metadata or {}).items()}
+        file, first = metadata.get("file", ""), int(metadata.get("row", 1))
+        batch, faults = cast(found, self.contract)
+        start = 0
+        for end in [*sorted(faults), found.num_rows]:
+            if end > start:
+                self._add(batch.slice(start, end - start), file, first + start)
+            if end < found.num_rows:
+                self._fault(found.slice(end, 1).to_pylist()[0], faults[end], file, first + end)
+            start = end + 1
+
+    def _fault(self, values: dict[str, Any], fault: tuple[str, str], file: str, row: int) -> None:
+        """A row that could not be cast."""
+        row_id = self.names.of_values(values)
+        if row_id in self.corrections.by_row:
+            self._mended(row_id, values, file, row)
+            return
+        column, problem = fault
+        reason = f"{column}: {self._shown(column, values.get(column), problem)}"
+        self.quarantined.append(Quarantined(row_id, [f"{column}:type"], reason, file, row, values=_json(values)))
+
+    def _shown(self, column: str, value: Any, problem: str) -> str:
+        if column not in self.personal or not problem.startswith("'"):
+            return problem
+        return f"{hidden(value, self.contract)} {problem[problem.rfind(chr(39)) + 2 :]}"
+
+    def _add(self, part: "pa.RecordBatch", file: str, row: int) -> None:
+        ids = self.names.of(part)
+        start = 0
+        corrected = [place for place, row_id in enumerate(ids) if row_id in self.corrections.by_row]
+        for end in [*corrected, part.num_rows]:
+            if end > start:
+                self._keep(part.slice(start, end - start), ids[start:end], file, row + start)
+            if end < part.num_rows:
+                self._mended(ids[end], part.slice(end, 1).to_pylist()[0], file, row + end)
+            start = end + 1
+
+    def _mended(
+        self,
+        row_id: str,
+        values: dict[str, Any],
+        file: str,
+        row: int,
+        line: int | None = None,
+        raw: bytes | None = None,
+    ) -> None:
+        """Put the corrected row in the place of the raw one."""
+        batch, faults = self.corrections.mend(row_id, values, self.contract)
+        if faults:  # the contract has changed since
+            column, problem = faults[0]
+            reason = f"{column}: {self._shown(column, None, problem)} (as corrected)"
+            place: dict[str, Any] = {"line": line, "raw": raw, "values": None if raw is not None else _json(values)}
+            self.quarantined.append(Quarantined(row_id, [f"{column}:type"], reason, file, row, **place))
+            return
+        mended = self.names.of(batch)
+        self.corrections.applied[row_id] = mended[0]
+        self._keep(batch, mended, file, row)
+
+    def _keep(self, batch: "pa.RecordBatch", ids: list[str], file: str, row: int) -> None:
+        if self.memory is not None:
+            self.memory.add(batch)
+        self.origins.append((len(self.ids), file, row))
+        self.ids += ids
+        self.writer.write_batch(batch)
 
 
 def _json(values: dict[str, Any]) -> str:
@@ -120,7 +200,7 @@ def _json(values: dict[str, Any]) -> str:
 
 def duplicates(intake: Intake, contract: Contract) -> dict[int, int]:
     """Rows that an earlier one equals in the contract's `slipway.duplicates` columns: index -> the earlier one's."""
-    if contract.duplicates is None:
+    if contract.duplicates is None or contract.duplicates["keep"] == "all":
         return {}
     first: dict[bytes, int] = {}
     repeated = {}

@@ -1,9 +1,12 @@
 """Dataset versions: immutable, named by what they hold, whole or absent.
 
     datasets/<name>/<digest>/manifest.json              written last, created if absent: with it the version exists
-                             data/<split>-<sha256>.parquet, quarantine-<sha256>.parquet, filtered-<sha256>.parquet,
-                             contract-<sha256>.odcs.yaml, validation-<sha256>.json, profile-<sha256>.json
+                             data/<split>-<sha256>.parquet, order-, quarantine-, filtered-, repeats-<sha256>.parquet,
+                             contract-<sha256>.odcs.yaml, README-<sha256>.md, validation-, profile-, corrections-,
+                             croissant-<sha256>.json
     datasets/<name>/refs/<tag>/<sequence>.json          a tag is its newest entry
+    datasets/<name>/corrections/<sequence>.json         what persons corrected
+    datasets/<name>/withdrawn/<digest>/<sequence>.json  why a version is barred
 
 Every file carries its hash in its name, so two writers of one version cannot spoil each other's. The digest is of
 `rows` (ordered row ids with their splits, ids and rules of quarantined and filtered rows) and `contract` (canonical
@@ -13,11 +16,12 @@ JSON): never of Parquet bytes, times or reports.
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_contracts import sequence
 from data_contracts.contract import NAME, Contract, parse_contract
 from data_contracts.source import load_source
 from data_contracts.splits import SPLITS
@@ -30,6 +34,7 @@ from infra.store import NotFound, Store
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from data_contracts.corrections import Corrections
     from data_contracts.draft import Draft
 
 FORMAT = 1
@@ -120,21 +125,19 @@ def _unregistered(store: Store, name: str) -> WrongInput:
     return WrongInput(f"dataset '{name}': is not registered; {choices(name, names)} (slipway data register makes one)")
 
 
-def _entries(store: Store, name: str, tag: str) -> list[str]:
-    return list(store.list(f"datasets/{name}/refs/{tag}/"))
-
-
 def _newest(store: Store, name: str, tag: str) -> dict[str, Any] | None:
-    keys = _entries(store, name, tag) if NAME.fullmatch(tag) else []
-    if not keys:
-        return None
-    body = json.loads(store.get(keys[-1]))
-    check_format(body, FORMAT, keys[-1])
-    return body
+    return sequence.newest(store, tag_prefix(name, tag), FORMAT) if NAME.fullmatch(tag) else None
+
+
+def tag_prefix(name: str, tag: str) -> str:
+    return f"datasets/{name}/refs/{tag}/"
 
 
 def registered_from(store: Store, name: str) -> dict[str, Any] | None:
-    """The newest `latest` entry: digest, source, contract_path, fingerprint, time. None when nothing is registered."""
+    """The newest `latest` entry: digest, source, contract_path, fingerprint, corrections (entries applied), time.
+
+    None when nothing is registered.
+    """
     return _newest(store, name, LATEST)
 
 
@@ -149,10 +152,17 @@ def moved(store: Store, contract: Contract, source_uri: str | None, cache: Path 
     own = "the contract's own"
     if entry["source"] != _address(source_uri):
         return f"source is {source_uri or own}, was {entry['source'] or own}"
+    if entry.get("corrections", 0) != num_corrections(store, contract.name):
+        return "rows were corrected, or a correction withdrawn"
     now = json.loads(json.dumps(load_source(contract.source).fingerprint(contract, source_uri, cache or _cache())))
     if now == entry["fingerprint"]:
         return None
     return f"source changed: {_difference(entry['fingerprint'], now)}"
+
+
+def num_corrections(store: Store, name: str) -> int:
+    """How many entries of corrections there are; what `latest` was made with stands in its own entry. Cheap."""
+    return len(sequence.keys(store, f"datasets/{name}/corrections/"))
 
 
 def _difference(before: Any, now: Any, path: str = "") -> str:
@@ -229,23 +239,35 @@ def register(
     progress: Progress | None = None,
     tag: str = LATEST,
     cache: Path | None = None,
+    memory_limit: int | None = None,
+    corrections: "Corrections | None" = None,
+    accept: "Callable[[Draft], None] | None" = None,
 ) -> tuple[Version, bool]:
     """Read the source, validate, and make the version if it is new; `tag` then names it.
+
+    `memory_limit` in bytes, by default the machine's memory. `corrections`, by default those in force. `accept` sees
+    the draft before anything is written and may raise.
 
     Raises WrongInput for a source that cannot be read as the contract says, Refused for one that violates it; in
     both cases nothing is written.
     """
+    from data_contracts.corrections import in_force
     from data_contracts.draft import Draft
+    from data_contracts.memory import Memory, source_bytes
 
     if not NAME.fullmatch(tag):
         raise WrongInput(f"tag '{tag}': cannot name a version; use letters, digits, '-' and '_'")
     cache = cache or _cache()
     source = load_source(contract.source)
     fingerprint = source.fingerprint(contract, source_uri, cache)
+    corrections = corrections or in_force(store, contract.name)
+    memory = Memory(contract, source_bytes(fingerprint), memory_limit)
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
-        draft = Draft(contract, source_uri, cache, Path(folder), progress)
+        draft = Draft(contract, source_uri, cache, Path(folder), progress, corrections, memory)
         if source.fingerprint(contract, source_uri, cache) != fingerprint:
             raise WrongInput(f"{draft.where}: changed while it was read; register it again")
+        if accept is not None:
+            accept(draft)
         version = _whole(store, contract.name, draft.digest)
         created = version is None
         if version is None:
@@ -254,8 +276,9 @@ def register(
         "source": _address(source_uri),
         "contract_path": os.path.abspath(contract.path) if os.path.exists(contract.path) else contract.path,
         "fingerprint": fingerprint,
+        "corrections": corrections.state,
     }
-    _tag(store, version, tag, facts)
+    add_tag(store, version, tag, facts)
     return version, created
 
 
@@ -270,7 +293,11 @@ def _whole(store: Store, name: str, version_digest: str) -> Version | None:
 
 def _commit(store: Store, contract: Contract, draft: "Draft") -> Version:
     """Write the files, then the manifest that makes them a version."""
+    from data_contracts.version_files import VersionFiles
+    from data_contracts.withdrawal import expiry
+
     key = f"datasets/{contract.name}/{draft.digest}/manifest.json"
+    created = sequence.now()
     body = {
         "format": FORMAT,
         "name": contract.name,
@@ -279,8 +306,9 @@ def _commit(store: Store, contract: Contract, draft: "Draft") -> Version:
         "contract": contract.digest,
         "schema": contract.schema_digest,
         **contract.schema_section,
-        **draft.upload(store, key.removesuffix("manifest.json")),
-        "created": _now(),
+        **VersionFiles(draft, store, key.removesuffix("manifest.json")).facts,
+        "created": created,
+        "expires": expiry(contract, created),
     }
     manifest = json.dumps(body, indent=1, sort_keys=True).encode()
     if not store.create(key, manifest) and _whole(store, contract.name, draft.digest) is None:
@@ -310,23 +338,15 @@ def validate_source(
         }
 
 
-def _tag(store: Store, version: Version, tag: str, facts: dict[str, Any]) -> None:
-    """Append an entry to the tag, unless the newest says the same."""
-    facts = json.loads(json.dumps(facts))
-    while True:
-        keys = _entries(store, version.name, tag)
-        newest = _newest(store, version.name, tag) or {}
-        if newest.get("digest") == version.digest and all(newest.get(key) == value for key, value in facts.items()):
-            return
-        number = int(keys[-1].rpartition("/")[2].removesuffix(".json")) + 1 if keys else 1
-        body = {"format": FORMAT, "digest": version.digest, **facts, "time": _now(), "nonce": os.urandom(8).hex()}
-        key = f"datasets/{version.name}/refs/{tag}/{number:012d}.json"
-        if store.create(key, json.dumps(body, indent=1, sort_keys=True).encode()):
-            return
+def add_tag(store: Store, version: Version, tag: str, facts: dict[str, Any]) -> bool:
+    """Append an entry to the tag, unless the newest says the same; whether one was written."""
+    entry = json.loads(json.dumps({"digest": version.digest, **facts}))
 
+    def make(newest: dict[str, Any] | None) -> dict[str, Any] | None:
+        same = newest is not None and all(newest.get(key) == value for key, value in entry.items())
+        return None if same else entry
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return sequence.append(store, tag_prefix(version.name, tag), FORMAT, make) is not None
 
 
 def _address(uri: str | None) -> str | None:

@@ -1,16 +1,20 @@
 """Inputs that stand in a version more than once: across splits that were given, within one, under two labels.
 
 Splits that Slipway assigns cannot leak an input, because equal inputs have one place. Splits that files or a column pin
-are kept as given, so what they share is counted and named, and nothing is taken out.
+are kept as given, so what they share is counted and named, and nothing is taken out (but see `near_duplicates`). Every
+row of a finding stands in the version's `repeats` file.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_contracts.splits import SPLITS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 NAMED = 100
 """Groups that a finding names."""
@@ -60,11 +64,27 @@ def remarks(
     repeated = [group for group in groups if len({splits[row] for row in group}) < len(group)]
     add("inputs:repeated", repeated, f"{len(repeated):,} inputs are repeated within a split ({within(repeated)})")
     if labels is not None:
-        twins = [group for group in groups if len({labels[row] for row in group}) > 1]
+        twins = contradictions(groups, labels)
         inside = within([group for group in twins if _contradicts_inside(group, splits, labels)])
         where = f" (within a split: {inside})" if inside else ""
         add("label:contradictory", twins, f"{len(twins):,} inputs have more than one label{where}")
     return found
+
+
+def contradictions(groups: list[list[int]], labels: Sequence[Any]) -> list[list[int]]:
+    """The groups whose rows have more than one label."""
+    return [group for group in groups if len({labels[row] for row in group}) > 1]
+
+
+def repeats_table(rows: Sequence[tuple[str, int, str, str, str | None, float]]) -> "pa.Table":
+    """One row for each row of a finding: kind, group (rows with one number belong together), row_id, split, label,
+    similarity to the group's other row (1: equal after normalising)."""
+    import pyarrow as pa
+
+    kinds = (pa.string(), pa.int64(), pa.string(), pa.string(), pa.string(), pa.float64())
+    names = ("kind", "group", "row_id", "split", "label", "similarity")
+    columns = zip(*rows, strict=True) if rows else ((),) * len(names)
+    return pa.table({name: pa.array(values, kind) for name, kind, values in zip(names, kinds, columns, strict=True)})
 
 
 def _contradicts_inside(group: list[int], splits: Sequence[str], labels: Sequence[Any]) -> bool:
