@@ -15,16 +15,13 @@ from typing import Any
 
 from flows.evidence import Evidence, MissingEvidence, Subject
 from flows.gate import Verdict, passed
+from flows.page import pages
 
 FORMAT = 1
 MAX_CURVE_POINTS = 400
 MAX_CONFUSION_LABELS = 24
 MAX_MISTAKES = 12
 MAX_MISTAKES_OF_A_KIND = 2
-UNSEEN = [*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
-VISIBLE = {code: f"[U+{code:04X}]" for code in UNSEEN}
-"""Control characters, which HTML cannot hold, and those that reorder text and so can make it read as something else
-(Boucher & Anderson, "Trojan source: invisible vulnerabilities", 2021, §3) -> how the page writes them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,17 +106,7 @@ def headline(verdicts: Sequence[Verdict]) -> str:
 
 def render(card: Mapping[str, Any]) -> str:
     """The page of a scorecard's JSON."""
-    import jinja2
-
-    here = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(here),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: value.translate(VISIBLE) if type(value) is str else value,
-    )
+    environment = pages()
     environment.filters.update(figure=_figure, scale=_scale)
     metrics = card["metrics"]
     return environment.get_template("scorecard.html").render(

@@ -37,10 +37,12 @@ def compare(before: list[float], after: list[float]) -> dict[str, Any]:
     clipped = np.clip(both, low, high) / (max(abs(low), abs(high)) or 1.0)
     deviation = float(np.sqrt(np.sum(weights * (clipped - np.sum(weights * clipped)) ** 2)))
     distance = float(wasserstein_distance(clipped[: len(old)], clipped[len(old) :]))
-    middle = [float(np.median(side)) for side in (old, new)]
+    middle, name = [float(np.median(side)) for side in (old, new)], "median"
+    if middle[0] == middle[1]:
+        middle, name = [float(np.mean(np.clip(side, low, high))) for side in (old, new)], "mean"
     return {
         "statistic": float(test.statistic),
         "p_value": float(min(max(test.pvalue, 0.0), 1.0)),
         "effect": min(distance / (2 * deviation), 1.0) if deviation > 0 else 0.0,
-        "sentence": f"median {middle[0]:.4g} -> {middle[1]:.4g}",
+        "sentence": f"{name} {middle[0]:.4g} -> {middle[1]:.4g}",
     }

@@ -47,7 +47,7 @@ def compare(before: list[str], after: list[str]) -> dict[str, Any]:
 
 def _telling(before: list[str], after: list[str]) -> str:
     """The word whose share of texts changed most, for people."""
-    old, new = (Counter(word for text in side for word in set(_words(text))) for side in (before, after))
+    old, new = (Counter(word for text in side for word in set(words_of(text))) for side in (before, after))
     changes = {word: new[word] / len(after) - old[word] / len(before) for word in old.keys() | new.keys()}
     if not changes:
         return "no words in either"
@@ -55,5 +55,5 @@ def _telling(before: list[str], after: list[str]) -> str:
     return f"'{word[:40]}' in {old[word] / len(before):.1%} -> {new[word] / len(after):.1%} of texts"
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
     return [token for token in TOKEN.findall(text.lower()) if token.isalnum()]

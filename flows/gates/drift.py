@@ -1,4 +1,4 @@
-"""The data it was trained on still looks like the champion's: label mix, text lengths, categories, missing values."""
+"""The data it was trained on still looks like the champion's: labels, categories, numbers, words, images, holes."""
 
 from dataclasses import replace
 
@@ -8,8 +8,8 @@ from flows.gate import Gate, Verdict
 
 class Drift(Gate):
     """What counts as drift is the data contract's policy (`slipway.drift`): a change has to be beyond chance (alpha,
-    corrected for the number of comparisons) and large enough to matter (effect). `block: false` there makes this gate
-    a warning."""
+    corrected for the number of comparisons) and large enough to matter (effect). Where only columns with `block: false`
+    have drifted, this gate is a warning."""
 
     def check(self, candidate: Subject, champion: Subject | None, evidence: Evidence) -> Verdict:
         from data_contracts.drift import compare
@@ -45,7 +45,7 @@ class Drift(Gate):
             not drifted,
             sentence,
             ours,
-            measure=f"distance, {worst.kind} of {worst.column}",
+            measure=f"{worst.measure}, {worst.kind} of {worst.column}",
             observed=worst.effect,
             threshold=worst.threshold,
             also_cited=[theirs],
@@ -53,7 +53,7 @@ class Drift(Gate):
                 {
                     "column": result.column,
                     "compared": result.kind,
-                    "distance": result.effect,
+                    "effect": result.effect,
                     "matters from": result.threshold,
                     "p": f"{result.p_value:.2g}",
                     "drifted": "yes" if result.drifted else "no",
@@ -61,4 +61,5 @@ class Drift(Gate):
                 for result in results
             ],
         )
-        return verdict if contract.drift["block"] else replace(verdict, severity="warn")
+        blocks = any(result.blocks for result in drifted) if drifted else contract.drift["block"]
+        return verdict if blocks else replace(verdict, severity="warn")
