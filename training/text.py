@@ -57,6 +57,22 @@ def load_tokenizer(folder: Path) -> "Tokenizer":
     return tokenizer
 
 
+def mask_id(tokenizer: "Tokenizer") -> int:
+    """The id of the token that hides others. Raises WrongInput when the tokenizer has none."""
+    for name in ("[MASK]", "<mask>"):
+        found = tokenizer.token_to_id(name)
+        if found is not None:
+            return int(found)
+    raise WrongInput("tokenizer: has no [MASK] token; give a folder with a BERT-like tokenizer.json")
+
+
+def special_ids(tokenizer: "Tokenizer") -> np.ndarray:
+    """Which ids are special tokens: (vocabulary,) bool."""
+    special = np.zeros(tokenizer.get_vocab_size(), dtype=bool)
+    special[[number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special]] = True
+    return special
+
+
 @dataclass(frozen=True)
 class Tokens:
     """Token ids of many texts, end to end. ids: (tokens,) int32; offsets: (N + 1,) int64; types: like ids, or None."""

@@ -29,9 +29,11 @@ from training.text import (
     Tokens,
     encode_packed,
     load_tokenizer,
+    mask_id,
     pack,
     read_json,
     settle_tokenizer,
+    special_ids,
     text_rows,
     tokenize,
     write_json,
@@ -89,9 +91,8 @@ class Recipe(task.Recipe):
         self.folder = folder
         self.files = {name: TokenFile.open(folder / f"{name}.arrow") for name in SPLITS}
         tokenizer = load_tokenizer(folder)
-        self.mask_id = _special(tokenizer, "[MASK]", "<mask>")
-        self.ordinary_ids = np.array(sorted(set(range(tokenizer.get_vocab_size())) - _special_ids(tokenizer)))
-        self.is_special = np.isin(np.arange(tokenizer.get_vocab_size()), list(_special_ids(tokenizer)))
+        self.mask_id, self.is_special = mask_id(tokenizer), special_ids(tokenizer)
+        self.ordinary_ids = np.flatnonzero(~self.is_special)
 
     def num_samples(self, split: str) -> int:
         return len(self.files[split])
@@ -140,7 +141,7 @@ class FillMask(task.Predictor):
         from transformers import AutoModelForMaskedLM
 
         self.tokenizer = load_tokenizer(folder)
-        self.mask_id = _special(self.tokenizer, "[MASK]", "<mask>")
+        self.mask_id = mask_id(self.tokenizer)
         self.max_length = read_json(folder / "recipe.json")["settings"]["max_length"]
         self.model = load_pretrained(AutoModelForMaskedLM, folder).eval()
 
@@ -169,7 +170,7 @@ def load_predictor(folder: Path) -> FillMask:
 
 def unigram_entropy(tokenizer: Any, folder: Path) -> dict[str, float]:
     """Entropy in nats of the held-out ordinary tokens: what a model that knows only frequencies can reach at best."""
-    special = list(_special_ids(tokenizer))
+    special = np.flatnonzero(special_ids(tokenizer))
     entropy = {}
     for name in ("validation", "test"):
         ids = TokenFile.open(folder / f"{name}.arrow").tokens.ids
@@ -177,15 +178,3 @@ def unigram_entropy(tokenizer: Any, folder: Path) -> dict[str, float]:
         shares = counts / max(counts.sum(), 1)
         entropy[name] = float(-(shares * np.log(shares)).sum())
     return entropy
-
-
-def _special(tokenizer: Any, *names: str) -> int:
-    for name in names:
-        found = tokenizer.token_to_id(name)
-        if found is not None:
-            return int(found)
-    raise WrongInput(f"tokenizer: has no {names[0]} token; masked language modelling needs one")
-
-
-def _special_ids(tokenizer: Any) -> set[int]:
-    return {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
@@ -29,10 +30,12 @@ from training.text import (
     by_length,
     encode_packed,
     load_tokenizer,
+    mask_id,
     mean_pool,
     pack,
     read_json,
     settle_tokenizer,
+    special_ids,
     text_rows,
     tokenize,
     write_json,
@@ -47,6 +50,11 @@ class Settings(EncoderSettings):
     evaluates: ClassVar[str] = "classification"
     pooling: Literal["mean", "first"] = "mean"
     """How a text's token states become one: their mean, or the first token's."""
+    word_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of the tokens hidden behind the mask token, anew each epoch, in training only (Iyyer et al., ACL 2015,
+    §3.2: on short texts it stops a few words from deciding everything)."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of each target spread evenly over all labels (Szegedy et al., CVPR 2016, §7)."""
     freeze_encoder: bool = False
     """Train the linear layer alone on the encoder's features."""
 
@@ -55,9 +63,10 @@ class Classifier(task.Task):
     encoder: Any  # a transformers model: its attributes are its own
     head: torch.nn.Linear
 
-    def __init__(self, encoder: Any, num_labels: int, pooling: str, dropout: float):
+    def __init__(self, encoder: Any, num_labels: int, pooling: str, dropout: float, label_smoothing: float = 0.0):
         super().__init__()
         self.encoder, self.pooling, self.dropout = encoder, pooling, dropout
+        self.label_smoothing = label_smoothing
         self.head = torch.nn.Linear(encoder.config.hidden_size, num_labels)
 
     def logits(self, batch: task.Batch) -> torch.Tensor:
@@ -70,7 +79,9 @@ class Classifier(task.Task):
         return self.head(functional.dropout(pooled, self.dropout, self.training)).float()  # (N, labels)
 
     def forward(self, batch: task.Batch, phase: str = "all") -> dict[str, torch.Tensor]:
-        return {"loss": functional.cross_entropy(self.logits(batch), batch["labels"], reduction="sum")}
+        smoothing = self.label_smoothing if self.training else 0.0
+        logits, labels = self.logits(batch), batch["labels"]
+        return {"loss": functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)}
 
     def counts(self, batch: task.Batch) -> dict[str, float]:
         return {"loss": len(batch["labels"])}
@@ -125,6 +136,8 @@ class Recipe(task.Recipe):
     def open(self, folder: Path) -> None:
         self.folder = folder
         self.report = read_json(folder / "report.json")
+        tokenizer = load_tokenizer(folder)
+        self.mask_id, self.is_special = mask_id(tokenizer), special_ids(tokenizer)
         self.files, self.labels, self.rows = {}, {}, {}
         for name in SPLITS:
             self.files[name] = file = TokenFile.open(folder / f"{name}.arrow")
@@ -139,6 +152,11 @@ class Recipe(task.Recipe):
         rows = self.rows[split][index]
         batch = pack(self.files[split].tokens, rows)
         batch["labels"] = torch.from_numpy(self.labels[split][rows].astype(np.int64))
+        if split == "train" and self.settings.word_dropout:
+            ids = batch["input_ids"][0].numpy()
+            hidden = keys.uniform("word dropout", batch["lengths"].numpy()) < self.settings.word_dropout
+            hidden &= ~self.is_special[ids]
+            batch["input_ids"] = torch.from_numpy(np.where(hidden, self.mask_id, ids))[None]
         return batch
 
     def build(self) -> Classifier:
@@ -158,7 +176,8 @@ class Recipe(task.Recipe):
         encoder.pooler = None  # untrained here, and DDP waits for every parameter's gradient
         if settings.freeze_encoder:
             encoder.requires_grad_(False)
-        return Classifier(encoder, len(self.report["labels"]), settings.pooling, settings.dropout)
+        num_labels = len(self.report["labels"])
+        return Classifier(encoder, num_labels, settings.pooling, settings.dropout, settings.label_smoothing)
 
     def save(self, trained: Any, folder: Path) -> task.ModelFiles:
         save_pretrained(trained.encoder, self.folder, folder)
