@@ -196,17 +196,20 @@ def read_split(store: Store, version: Version, split: str, columns: list[str] | 
             if name not in there and name != "row_id":
                 raise WrongInput(f"dataset {version.ref}: has no column '{name}'; {choices(name, there)}")
         columns = ["row_id", *(name for name in columns if name != "row_id")]
-    return pq.read_table(_path(store, version, f"data/{split}"), columns=columns, memory_map=True)
+    return pq.read_table(read_file(store, version, f"data/{split}"), columns=columns, memory_map=True)
 
 
 def read_quarantine(store: Store, version: Version) -> "pa.Table":
     """row_id, rules, reason, file, row, values (JSON), raw (bytes): one row for each that was kept out."""
     import pyarrow.parquet as pq
 
-    return pq.read_table(_path(store, version, "quarantine"), memory_map=True)
+    return pq.read_table(read_file(store, version, "quarantine"), memory_map=True)
 
 
-def _path(store: Store, version: Version, file: str) -> Path:
+def read_file(store: Store, version: Version, file: str) -> Path:
+    """A file of a version on this machine, by its name in the manifest (`order`). Raises SlipwayError."""
+    if file not in version.manifest["files"]:
+        raise SlipwayError(f"dataset {version.ref}: has no file '{file}' (an older Slipway made it); register it again")
     key = version.key(version.manifest["files"][file]["name"])
     try:
         return store.local_path(key)

@@ -247,6 +247,12 @@ def encode(batch: "pa.RecordBatch") -> list[bytes]:
     return pc.binary_join_element_wise(*parts, ",").cast(pa.binary()).to_pylist()
 
 
+def values_content(values: dict[str, Any]) -> bytes:
+    """What the id of a row that could not be cast is the hash of."""
+    text = json.dumps({name: None if value is None else str(value) for name, value in values.items()}, sort_keys=True)
+    return b"values" + text.encode()
+
+
 class RowIds:
     """Hands out row ids, counting equal rows over all batches of a dataset."""
 
@@ -262,10 +268,7 @@ class RowIds:
 
     def of_values(self, values: dict[str, Any]) -> str:
         """The id of a row that was parsed and could not be cast."""
-        text = json.dumps(
-            {name: None if value is None else str(value) for name, value in values.items()}, sort_keys=True
-        )
-        return self._next(b"values" + text.encode())
+        return self._next(values_content(values))
 
     def _next(self, content: bytes) -> str:
         digest = hashlib.sha256(content)

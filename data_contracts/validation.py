@@ -9,6 +9,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from data_contracts.row_sample import hidden, personal_columns
 from infra.errors import SlipwayError, WrongInput, choices
 
 if TYPE_CHECKING:
@@ -225,7 +226,7 @@ def validate(table: "pa.Table", contract: "Contract") -> Findings:
         return findings
     results, version = _run(rules, table, columns_of_rules(contract), contract)
     for rule, result in zip(rules, results, strict=True):
-        result["success"] = _judge(rule, result, table, findings)
+        result["success"] = _judge(rule, result, table, findings, contract)
         result["meta"] = {"rule": rule.key, "severity": rule.severity}
         for key in ("unexpected_list", "unexpected_index_list", "unexpected_index_query"):
             result["result"].pop(key, None)
@@ -304,7 +305,7 @@ def _where(contract: "Contract", rule: Rule) -> str:
     return f"contract {contract.path}: quality of {rule.field}: {rule.expectation}"
 
 
-def _judge(rule: Rule, result: dict[str, Any], table: "pa.Table", findings: Findings) -> bool:
+def _judge(rule: Rule, result: dict[str, Any], table: "pa.Table", findings: Findings, contract: "Contract") -> bool:
     """Whether the rule holds; what it finds goes into `findings`."""
     body, num_rows = result["result"], table.num_rows
     exception = _exception(result.get("exception_info") or {})
@@ -333,7 +334,7 @@ def _judge(rule: Rule, result: dict[str, Any], table: "pa.Table", findings: Find
     elif failing:
         stated = "mostly" in rule.kwargs and not result["success"]
         if rule.severity == "error":
-            for row, sentence in zip(failing, _sentences(rule, failing, table), strict=True):
+            for row, sentence in zip(failing, _sentences(rule, failing, table, contract), strict=True):
                 findings.rows.setdefault(int(row), []).append((rule.key, sentence))
             if not stated:
                 return False
@@ -341,7 +342,10 @@ def _judge(rule: Rule, result: dict[str, Any], table: "pa.Table", findings: Find
     elif result["success"]:
         return True
     else:
-        reason = f"{rule.key}: observed {body.get('observed_value')!r}, {_limits(rule)}"
+        observed = body.get("observed_value")
+        if rule.kwargs.get("column") in personal_columns(contract):
+            observed = hidden(observed, contract)
+        reason = f"{rule.key}: observed {observed!r}, {_limits(rule)}"
     if rule.severity == "error":
         findings.refusals.append(reason)
     else:
@@ -349,12 +353,14 @@ def _judge(rule: Rule, result: dict[str, Any], table: "pa.Table", findings: Find
     return False
 
 
-def _sentences(rule: Rule, failing: list[int], table: "pa.Table") -> list[str]:
-    """What each failing row does wrong, with its value where the rule is of one column."""
+def _sentences(rule: Rule, failing: list[int], table: "pa.Table", contract: "Contract") -> list[str]:
+    """What each failing row does wrong, with its value (a personal one's hash) where the rule is of one column."""
     column = rule.kwargs.get("column")
     if column is None or rule.name == "required":
         return [f"{rule.field}: {rule.sentence}"] * len(failing)
     values = table.column(column).take(failing).to_pylist()
+    if column in personal_columns(contract):
+        return [f"{rule.field}: {hidden(value, contract)} {rule.sentence}" for value in values]
     return [f"{rule.field}: '{str(value)[:60]}' {rule.sentence}" for value in values]
 
 

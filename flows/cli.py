@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-import flows.commands.drift  # noqa: F401  adds itself to `data`
+import flows.commands.drift  # adds itself to `data`
 import flows.commands.versions  # noqa: F401
 from flows.commands import data, models, pipeline, workspace
 from infra import interrupt

@@ -51,16 +51,25 @@ def register_step(settings: Settings, experiment: Experiment) -> Step:
 
     def ingredients(outputs: Outputs) -> dict[str, Any]:
         source = load_source(found.contract.source)
+        corrections = registry.num_corrections(store, found.contract.name)
         return {
             "contract": found.contract.digest,
             "source": {"type": found.contract.source, "uri": found.source or ""},
             "moved": source.fingerprint(found.contract, found.source, settings.folder / "cache"),
+            **({"corrections": corrections} if corrections else {}),
             "code": code_of(["data_contracts.registry", f"data_contracts.sources.{found.contract.source}"]),
             "libraries": libraries("pyarrow", "great_expectations"),
         }
 
     def run(outputs: Outputs, progress: Progress, key: str) -> dict[str, Any]:
-        version, _ = registry.register(store, found.contract, found.source, progress, cache=settings.folder / "cache")
+        version, _ = registry.register(
+            store,
+            found.contract,
+            found.source,
+            progress,
+            cache=settings.folder / "cache",
+            memory_limit=settings.memory_limit,
+        )
         return {"ref": f"{version.name}@{version.digest}"}
 
     def damage(output: dict[str, Any]) -> str | None:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from data_contracts.registry import resolve
+from data_contracts.withdrawal import refuse_withdrawn
 from flows.models import ModelVersion, versions
 from infra import artifacts
 from infra.artifacts import check_format
@@ -136,6 +137,7 @@ def promote(
     about something else, or was overtaken by another champion.
     """
     card = _judge(store, version, scorecard, policy)
+    refuse_withdrawn(store, resolve(store, version.dataset))
     if not card["passed"]:
         failed = ", ".join(v["gate"] for v in card["verdicts"] if not v["passed"] and v["severity"] == "block")
         raise Refused(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts import registry
+from data_contracts.withdrawal import refuse_withdrawn
 from flows import models
 from flows.code_key import code_of
 from flows.sources import read_sources
@@ -48,6 +49,7 @@ def prepare_step(settings: Settings, experiment: Experiment, needs: tuple[str, .
 
     def run(outputs: Outputs, progress: Progress, key: str) -> dict[str, Any]:
         version = registry.resolve(store, dataset_ref(experiment, outputs))
+        refuse_withdrawn(store, version)
         contract = registry.contract_of(store, version)
         folders = {role: source.local(settings, outputs) for role, source in sources.items()}
         recipe = load_recipe(experiment.recipe).Recipe(experiment.recipe_settings, folders)
@@ -84,6 +86,7 @@ def train_step(settings: Settings, experiment: Experiment, needs: tuple[str, ...
         from training import launch
 
         version = registry.resolve(store, dataset_ref(experiment, outputs))
+        refuse_withdrawn(store, version)
         request = launch.Request(
             experiment=experiment,
             key=key,

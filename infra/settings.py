@@ -27,6 +27,8 @@ class Settings:
     """Ray cluster to join ("auto" or host:port). Default: one started on this machine for the run."""
     cpus_per_worker: float = 1
     """CPUs a training worker asks of Ray."""
+    memory_limit_gb: float = 0
+    """What registering a dataset may take, in GB of 1e9 bytes. 0: the machine's memory."""
     author: str = ""
     """Who is recorded as a run's author. Default: the login name."""
 
@@ -41,6 +43,8 @@ class Settings:
             object.__setattr__(self, "tracking_uri", f"sqlite:///{Path(path).absolute()}")
         if not 0 < self.cpus_per_worker < float("inf"):
             raise WrongInput(f"setting cpus_per_worker: {self.cpus_per_worker:g} is out of range; write more than 0")
+        if not 0 <= self.memory_limit_gb < float("inf"):
+            raise WrongInput(f"setting memory_limit_gb: {self.memory_limit_gb:g} is out of range; write 0 or more")
 
     @property
     def folder(self) -> Path:
@@ -61,6 +65,10 @@ class Settings:
     @property
     def artifact_uri(self) -> str:
         return self.artifacts or (self.folder / "mlartifacts").as_uri()
+
+    @property
+    def memory_limit(self) -> int | None:
+        return int(self.memory_limit_gb * 1e9) or None
 
     @property
     def author_name(self) -> str:

@@ -37,7 +37,12 @@ def register(contract: str, source: str | None, as_json: bool) -> None:
     settings = workplace(create=True)
     with stage("register") as progress:
         version, created = registry.register(
-            settings.object_store, checked, source, progress, cache=settings.folder / "cache"
+            settings.object_store,
+            checked,
+            source,
+            progress,
+            cache=settings.folder / "cache",
+            memory_limit=settings.memory_limit,
         )
     document = {"ref": f"{version.name}@{version.digest}", "created": created, "counts": version.counts}
 
