@@ -4,6 +4,7 @@ Cast rows are spooled to one Arrow file and memory-mapped back, so that what is 
 the columns that some rule names.
 """
 
+import json
 import math
 from bisect import bisect_right
 from collections import Counter
@@ -109,10 +110,13 @@ class _Reading:
         self.ids: list[str] = []
         self.quarantined: list[Quarantined] = []
         self.origins: list[tuple[int, str, int]] = []
+        self.files: list[str] | None = None
+        """The file of each row of the batch at hand, where each row is a file."""
         self.rows_in = 0
 
     def unreadable(self, found: Unreadable) -> None:
         self.rows_in += 1
+        self.files = None
         row_id = self.names.of_raw(found.raw)
         if row_id in self.corrections.by_row:
             self._mended(row_id, {}, found.file, found.row, found.line, found.raw)
@@ -124,6 +128,7 @@ class _Reading:
         self.rows_in += found.num_rows
         metadata = {key.decode(): value.decode() for key, value in (found.schema.metadata or {}).items()}
         file, first = metadata.get("file", ""), int(metadata.get("row", 1))
+        self.files = json.loads(metadata["files"]) if "files" in metadata else None
         batch, faults = cast(found, self.contract)
         start = 0
         for end in [*sorted(faults), found.num_rows]:
@@ -141,7 +146,11 @@ class _Reading:
             return
         column, problem = fault
         reason = f"{column}: {self._shown(column, values.get(column), problem)}"
+        file, row = self._place(file, row)
         self.quarantined.append(Quarantined(row_id, [f"{column}:type"], reason, file, row, values=_json(values)))
+
+    def _place(self, file: str, row: int) -> tuple[str, int]:
+        return (file, row) if self.files is None else (self.files[row - 1], 1)
 
     def _shown(self, column: str, value: Any, problem: str) -> str:
         if column not in self.personal or not problem.startswith("'"):
@@ -173,6 +182,7 @@ class _Reading:
         if faults:  # the contract has changed since
             column, problem = faults[0]
             reason = f"{column}: {self._shown(column, None, problem)} (as corrected)"
+            file, row = self._place(file, row)
             place: dict[str, Any] = {"line": line, "raw": raw, "values": None if raw is not None else _json(values)}
             self.quarantined.append(Quarantined(row_id, [f"{column}:type"], reason, file, row, **place))
             return
@@ -183,7 +193,10 @@ class _Reading:
     def _keep(self, batch: "pa.RecordBatch", ids: list[str], file: str, row: int) -> None:
         if self.memory is not None:
             self.memory.add(batch)
-        self.origins.append((len(self.ids), file, row))
+        if self.files is None:
+            self.origins.append((len(self.ids), file, row))
+        else:
+            self.origins += [(len(self.ids) + n, *self._place(file, row + n)) for n in range(batch.num_rows)]
         self.ids += ids
         self.writer.write_batch(batch)
 
