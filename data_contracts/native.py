@@ -77,7 +77,7 @@ class Native:
     ) -> "Iterator[pa.RecordBatch]":
         """Batches of at most `rows` rows of those columns that are there; the first has no row and the file's names.
 
-        The first batch's schema metadata say `rows` (0: unknown). Raises Unreadable.
+        The first batch's schema metadata say `rows` (0: unknown), its fields' metadata their `type`. Raises Unreadable.
         """
         import pyarrow as pa
 
@@ -90,7 +90,11 @@ class Native:
         }
         self._ask(request)
         facts = json.loads(self._frame()[1])
-        schema = pa.schema([(name, pa.null()) for name in facts["names"]], {"rows": str(facts["rows"])})
+        fields = [
+            pa.field(name, pa.null(), metadata={"type": kind})
+            for name, kind in zip(facts["names"], facts["types"], strict=True)
+        ]
+        schema = pa.schema(fields, {"rows": str(facts["rows"])})
         done = False
         try:
             yield pa.RecordBatch.from_arrays([pa.nulls(0) for _ in schema], schema=schema)

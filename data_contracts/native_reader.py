@@ -52,7 +52,7 @@ def _limit_memory() -> None:
 
 
 def _table(request: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
-    """Frame J: {"names": [...], "rows": n}; then a B, one Arrow stream, for each batch; E at the end."""
+    """Frame J: {"names", "types", "rows"}; then for each batch a B, an Arrow stream of it; E at the end."""
     import pyarrow as pa
 
     pa.set_cpu_count(1)
@@ -64,8 +64,9 @@ def _table(request: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
         _limit_memory()
         _arm()
         file: Any = pq.ParquetFile(path)
-        names, total = file.schema_arrow.names, file.metadata.num_rows
-        yield b"J", json.dumps({"names": names, "rows": total}).encode()
+        schema, total = file.schema_arrow, file.metadata.num_rows
+        names = schema.names
+        yield b"J", json.dumps({"names": names, "types": [str(kind) for kind in schema.types], "rows": total}).encode()
         batches = file.iter_batches(size, columns=[name for name in wanted if name in names], use_threads=False)
     else:
         _limit_memory()
@@ -76,8 +77,9 @@ def _table(request: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
         except pa.ArrowInvalid:
             file = pa.ipc.open_stream(pa.OSFile(path))
             batches = iter(file)
-        names = file.schema.names
-        yield b"J", json.dumps({"names": names, "rows": 0}).encode()
+        schema = file.schema
+        names = schema.names
+        yield b"J", json.dumps({"names": names, "types": [str(kind) for kind in schema.types], "rows": 0}).encode()
     chosen = [name for name in wanted if name in names]
     for batch in batches:
         batch = batch.select(chosen)

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-import flows.commands.drift  # adds itself to `data`
+import flows.commands.draft  # adds itself to `data`, as the next two do
+import flows.commands.drift
 import flows.commands.versions  # noqa: F401
 from flows.commands import data, models, pipeline, workspace
 from infra import interrupt

@@ -51,6 +51,10 @@ def register(contract: str, source: str | None, as_json: bool) -> None:
         click.echo("  ".join(f"{name} {count:,}" for name, count in version.counts.items()))
         if version.counts["quarantined"]:
             click.echo(f"why rows were quarantined: slipway data show {version.ref}")
+        for warning in version.manifest["warnings"]:
+            named = warning.get("named", [])
+            first = f" (first: {named[0]})" if named else ""
+            click.echo(f"warning: {warning['reason']}{first}")
 
     emit(document, as_json, human)
 
@@ -89,14 +93,14 @@ def validate(contract: str, source: str | None, as_json: bool) -> None:
 @data.command("list")
 @as_json
 def list_versions(as_json: bool) -> None:
-    """All dataset versions, the newest of each first.
+    """All dataset versions, the newest first.
 
     Example: slipway data list
     """
     from data_contracts import registry
 
     versions = registry.list_versions(workplace().object_store)
-    document = [{"ref": f"{one.name}@{one.digest}", **one.counts} for one in versions]
+    document = [{"ref": f"{one.name}@{one.digest}", **one.counts} for one in reversed(versions)]
 
     def human(body: list[dict[str, Any]]) -> None:
         if not body:
@@ -120,7 +124,8 @@ def show(ref: str, as_json: bool) -> None:
 
     store = workplace().object_store
     version = registry.resolve(store, ref)
-    reasons = Counter(registry.read_quarantine(store, version)["reason"].to_pylist())
+    quarantine = registry.read_quarantine(store, version)["rules"].to_pylist()
+    reasons = Counter(rule for rules in quarantine for rule in rules)
     document = {**version.manifest, "quarantine_reasons": reasons}
 
     def human(body: dict[str, Any]) -> None:
@@ -129,7 +134,7 @@ def show(ref: str, as_json: bool) -> None:
         click.echo("  ".join(f"{name} {count:,}" for name, count in version.counts.items()))
         if reasons:
             click.echo()
-            table([[count, reason] for reason, count in reasons.most_common()], ["rows", "quarantined because"])
+            table([[count, reason] for reason, count in reasons.most_common()], ["rows", "quarantined by rule"])
 
     emit(json.loads(json.dumps(document)), as_json, human)
 

@@ -1,0 +1,304 @@
+"""The text of a draft contract: YAML by hand, because every guess carries its reason as a comment."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data_contracts import hints
+from data_contracts.contract import Contract, parse_contract
+from data_contracts.draft_server import Found
+from data_contracts.splits import SPLITS, assign
+
+MAX_CATEGORIES = 20
+MAX_LABELS = 200
+LONG_TEXT = 20
+"""Characters on average, from which a text is taken for an input of its own."""
+SHARES = ((0.1, 0.1), (0.2, 0.2), (0.3, 0.3))
+
+
+@dataclass
+class Seen:
+    """A column of the sample."""
+
+    name: str
+    physical: str
+    kind: str
+    """logicalType, or "image"."""
+    format: str | None = None
+    values: list[Any] = field(default_factory=list)
+    """Without the missing ones."""
+    missing: int = 0
+    odd: float = 0.0
+    """Share of the values that are not of the type."""
+    notes: list[str] = field(default_factory=list)
+    personal: str | None = None
+
+    @property
+    def distinct(self) -> int:
+        return len(set(map(str, self.values)))
+
+    @property
+    def mean_length(self) -> float:
+        return sum(len(str(value)) for value in self.values) / max(len(self.values), 1)
+
+
+class Text:
+    """Composes the draft of one file or folder from what was seen of its columns."""
+
+    def __init__(self, found: Found, path: Path, seen: list[Seen], marks: list[str], unreadable: int, rows: int):
+        self.found, self.path, self.seen, self.marks = found, path, seen, marks
+        self.unreadable, self.rows = unreadable, rows
+        self.names = [one.name for one in seen]
+        self.keys = [one.name for one in seen if self._is_key(one)]
+        self.pinned = found.split or self._split_column()
+        self.label = self._label()
+        self.inputs = self._inputs()
+
+    def _is_key(self, one: Seen) -> bool:
+        unique = len(one.values) > 1 and not one.missing and one.distinct == len(one.values)
+        return unique and one.kind in ("integer", "string") and bool(hints.KEYS.fullmatch(one.name))
+
+    def _split_column(self) -> dict[str, Any] | None:
+        known = {"train": "train", "training": "train", "test": "test", "testing": "test", "dev": "validation",
+                 "val": "validation", "valid": "validation", "validation": "validation"}  # fmt: skip
+        for one in self.seen:
+            said = set(map(str, one.values))
+            named = one.name.lower() in ("split", "set", "subset", "partition", "fold")
+            if named and not one.missing and "train" in said and said <= known.keys():
+                values = {value: known[value] for value in sorted(said) if value not in SPLITS}
+                return {"column": one.name} | ({"values": values} if values else {})
+        return None
+
+    def _categorical(self, one: Seen) -> bool:
+        few = 2 <= one.distinct <= min(MAX_LABELS, max(len(one.values) // 5, 2))
+        return few and one.kind in ("string", "integer", "boolean") and one.mean_length <= 40
+
+    def _label(self) -> str | None:
+        open_ones = [one for one in self.seen if one.name not in self.keys and one.kind != "image" and one.values]
+        open_ones = [one for one in open_ones if one.name != (self.pinned or {}).get("column")]
+        for word in hints.LABELS:
+            for one in open_ones:
+                if one.name.lower() == word and len(self.seen) > 1:
+                    return one.name
+        if len(open_ones) > 1 and self._categorical(open_ones[-1]) and not open_ones[-1].personal:
+            return open_ones[-1].name
+        return None
+
+    def _inputs(self) -> list[str]:
+        left_out = {*self.keys, self.label, (self.pinned or {}).get("column")}
+        left_out |= {one.name for one in self.seen if one.personal}
+        usable = [one for one in self.seen if one.name not in left_out and one.values]
+        usable = [one for one in usable if one.name not in self.found.derived]
+        images = [one.name for one in usable if one.kind == "image"]
+        texts = [one.name for one in usable if one.kind == "string" and one.mean_length > LONG_TEXT]
+        others = [one.name for one in usable if one.kind != "string" or one.distinct < len(one.values) / 2]
+        chosen = images or texts[:2] or others or [one.name for one in usable]
+        return chosen or [name for name in self.names if name != self.label][:1] or self.names[:1]
+
+    def text(self) -> str:
+        lines = [
+            f"# Drafted from {self.rows:,} rows of {self.path.name}: read it, prune it, then register it with",
+            "#     slipway data register THIS_FILE",
+            "# Ranges, lengths and categories that are drafted only warn (slipway.severity: warning). Take that line",
+            "# away from a column, and a row that breaks its rules is quarantined.",
+            "apiVersion: v3.1.0",
+            "kind: DataContract",
+            f"id: {_name(self.path)}",
+            f"name: {_name(self.path)}",
+            "version: 1.0.0",
+            "status: draft",
+            "description:",
+            '  purpose: ""  # what it is for; who may use it stands under `team` and `authoritativeDefinitions`',
+            "",
+            *self._servers(),
+            "",
+            "schema:",
+            "  - name: rows",
+            "    properties:",
+        ]
+        for one in self.seen:
+            lines += self._column(one)
+        for name, why in self.found.left_out.items():
+            lines.append(f"      # left out: {_comment(name)} ({_comment(why)})")
+        return "\n".join([*lines, "", *self._settings()]) + "\n"
+
+    def _servers(self) -> list[str]:
+        section = self.found.section(str(self.path.absolute()))
+        lines = ["servers:", f"  - server: {section['server']}", f"    type: {section['type']}"]
+        lines.append(f"    path: {scalar(section['path'])}  # a relative path starts from this file's folder")
+        if "format" in section:
+            lines.append(f"    format: {section['format']}")
+        if "encoding" in section:
+            lines.append(f"    encoding: {section['encoding']}  # told by the file's bytes; check an accent or two")
+        if section.get("customProperties"):
+            lines.append("    customProperties:")
+            for entry in section["customProperties"]:
+                lines += [f"      - property: {entry['property']}", f"        value: {scalar(entry['value'])}"]
+        if self.unreadable:
+            lines.append(f"    # {self.unreadable:,} of the first rows could not be parsed: they would be quarantined")
+        return lines
+
+    def _column(self, one: Seen) -> list[str]:
+        lines = [f"      # {_comment('; '.join(one.notes))}"] if one.notes else []
+        lines.append(f"      - name: {scalar(one.name)}")
+        if one.physical != one.name:
+            lines.append(f"        physicalName: {scalar(one.physical)}")
+        lines.append(f"        logicalType: {'string' if one.kind == 'image' else one.kind}")
+        complete = bool(one.values) and not one.missing
+        if complete and not one.odd:
+            lines.append("        required: true")
+        if one.kind == "image":
+            return [*lines, "        customProperties:", "          - {property: slipway.type, value: image}"]
+        if one.name in self.keys:
+            lines.append("        unique: true  # a key: no value comes twice in the sample")
+        if one.personal:
+            lines.append("        classification: personal")
+        ruled = complete or one.name in self.keys
+        options, enum = self._rules(one)
+        if options:
+            lines.append(f"        logicalTypeOptions: {scalar(options)}")
+        if enum:
+            lines += ["        enum:", *(f"          - value: {scalar(value)}" for value in enum)]
+        if ruled or enum or options.keys() - {"format"}:
+            lines += ["        customProperties:", "          - {property: slipway.severity, value: warning}"]
+        return lines
+
+    def _rules(self, one: Seen) -> tuple[dict[str, Any], list[Any]]:
+        options: dict[str, Any] = {"format": one.format} if one.format else {}
+        if not one.values or one.personal:
+            return options, []
+        counts = Counter(one.values)
+        repeated = 2 <= len(counts) <= MAX_CATEGORIES and len(one.values) >= 5 * len(counts)
+        if one.kind in ("string", "integer") and repeated and (one.kind == "string" or len(counts) <= 10):
+            return options, sorted(counts)
+        if one.kind in ("integer", "number"):
+            finite = [value for value in one.values if abs(value) < float("inf")]
+            if finite:
+                options |= {"minimum": min(finite), "maximum": max(finite)}
+        elif one.kind == "string":
+            longest = max(len(value) for value in one.values)
+            options["maxLength"] = max(longest * 2, 10)  # twice what was seen
+        return options, []
+
+    def _settings(self) -> list[str]:
+        lines = ["customProperties:", "  # What a model sees, and what it is to predict."]
+        if len(self.inputs) > 0:
+            lines += ["  - property: slipway.inputs", f"    value: {scalar(self.inputs)}"]
+        if self.label:
+            lines += ["  - property: slipway.label", f"    value: {scalar(self.label)}  # a guess by name and values"]
+        else:
+            lines += ["  # - property: slipway.label", "  #   value: no column looks like one"]
+        if self.marks:
+            lines += [
+                "  # These stand for a missing value where they were found, and do in every column.",
+                "  - property: slipway.null",
+                f"    value: {scalar(['', *self.marks])}",
+            ]
+        lines += self._split()
+        repeats = self._repeats()
+        if repeats and not self.pinned:
+            lines += [
+                f"  # {repeats:,} rows of the sample repeat an earlier row's inputs and share its split. To keep only",
+                "  # the first of each:",
+                "  # - property: slipway.duplicates",
+                f"  #   value: {{columns: {scalar(self.inputs)}, keep: first}}",
+            ]
+        return lines
+
+    def _repeats(self) -> int:
+        chosen = [one for one in self.seen if one.name in self.inputs]
+        if any(one.kind == "image" or one.missing for one in chosen):
+            return 0
+        rows = Counter(zip(*(map(str, one.values) for one in chosen), strict=False))
+        return sum(count - 1 for count in rows.values())
+
+    def _split(self) -> list[str]:
+        head = ["  - property: slipway.split"]
+        if self.pinned:
+            return [
+                "  # The splits as they are given; what they share is reported.",
+                *head,
+                f"    value: {scalar(self.pinned)}",
+            ]
+        group = self._group()
+        for test, validation in SHARES:
+            value: dict[str, Any] = {"test": test, "validation": validation}
+            if group and self._fills(test, validation, group):
+                why = (
+                    f"  # Rows of one {_comment(group)} stay together: it repeats, and names whom or what a row is of."
+                )
+                return [why, *head, f"    value: {scalar(value | {'group': group})}"]
+            if self._fills(test, validation, None):
+                lines = [*head, f"    value: {scalar(value)}"]
+                return (
+                    lines
+                    if not group
+                    else [f"  # Rows of one {_comment(group)} may part: too few of it for a split.", *lines]
+                )
+        return [
+            "  # Too few distinct inputs for a split by hash: all rows train. With more: {test: 0.1, validation: 0.1}",
+            *head,
+            "    value: {test: 0, validation: 0}",
+        ]
+
+    def _group(self) -> str | None:
+        for one in self.seen:
+            repeats = one.values and not one.missing and 10 <= one.distinct < 0.9 * len(one.values)
+            if repeats and one.name != self.label and hints.GROUPS.fullmatch(one.name):
+                return one.name
+        return None
+
+    def _fills(self, test: float, validation: float, group: str | None) -> bool:
+        """Whether the sample's rows reach every split."""
+        import pyarrow as pa
+
+        columns = [group] if group else self.inputs
+        chosen = [one for one in self.seen if one.name in columns]
+        if any(one.kind == "image" for one in chosen):  # pixels are not in the sample: trust to their number
+            return self.rows >= 100
+        provisional = self._provisional(chosen, test, validation, group)
+        rows = min(len(one.values) for one in chosen)
+        from data_contracts.rows import cast
+
+        batch = pa.record_batch(
+            [pa.array([str(v) for v in one.values[:rows]]) for one in chosen], names=[one.name for one in chosen]
+        )
+        table = pa.Table.from_batches([cast(batch, provisional)[0]])
+        sizes = Counter(assign(table, provisional, []))
+        return all(sizes[split] > 0 for split in SPLITS)
+
+    def _provisional(self, chosen: list[Seen], test: float, validation: float, group: str | None) -> Contract:
+        document = {
+            "apiVersion": "v3.1.0",
+            "kind": "DataContract",
+            "id": "draft",
+            "version": "1.0.0",
+            "servers": [{"server": "here", "type": "local", "path": "x", "format": "csv"}],
+            "schema": [{"name": "rows", "properties": [{"name": one.name, "logicalType": one.kind} for one in chosen]}],
+        }
+        made = parse_contract(yaml.safe_dump(document), "draft")
+        inputs = tuple(name for name in self.inputs if name in made_names(made))
+        return replace(made, inputs=inputs, split=replace(made.split, test=test, validation=validation, group=group))
+
+
+def made_names(contract: Contract) -> list[str]:
+    return [column.name for column in contract.columns]
+
+
+def scalar(value: Any) -> str:
+    """A value as YAML on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=1 << 30)
+    return text.removesuffix("...\n").strip()
+
+
+def _comment(text: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in text)[:160]
+
+
+def _name(path: Path) -> str:
+    stem = path.name if path.is_dir() else path.name.split(".")[0]
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:100] or "dataset"
