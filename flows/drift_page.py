@@ -33,7 +33,7 @@ def drift_report(
     """
     from data_contracts.drift import compare
 
-    results = compare(*profiles, contract)
+    results = compare(profiles[0], profiles[1], contract)
     drifted = [result for result in results if result.drifted]
     return {
         "format": FORMAT,
@@ -113,7 +113,7 @@ def _plot(result: "DriftResult", profiles: list[dict[str, Any]]) -> dict[str, An
     if result.test == "images":
         from data_contracts.pixels import brightness
 
-        return {**_histogram([brightness(side).tolist() for side in data]), "of": "mean brightness, 0 to 255"}
+        return _histogram([brightness(side).tolist() for side in data], "mean brightness, 0 to 255")
     words = [_word_counts(side) for side in data]
     return {"kind": "categories", "of": "share of texts with the word", **_shares(words, [len(side) for side in data])}
 
@@ -139,7 +139,7 @@ def _shares(
     return {"bars": [(name[:60], round(old.get(name, 0.0), 5), round(new.get(name, 0.0), 5)) for name in names]}
 
 
-def _histogram(sides: list[list[float]]) -> dict[str, Any] | None:
+def _histogram(sides: list[list[float]], of: str = "") -> dict[str, Any] | None:
     """Shares of each version's values in equal bins between the 0.5th and the 99.5th percentile of both."""
     import numpy as np
 
@@ -156,7 +156,7 @@ def _histogram(sides: list[list[float]]) -> dict[str, Any] | None:
     for side in sides:
         counts = np.histogram(np.clip(side, low, high), bins=bins, range=(low, high))[0]
         shares.append([round(float(share), 5) for share in counts / max(len(side), 1)])
-    return {"kind": "histogram", "low": low, "high": high, "old": shares[0], "new": shares[1]}
+    return {"kind": "histogram", "of": of, "low": low, "high": high, "old": shares[0], "new": shares[1]}
 
 
 def _drawn(result: Mapping[str, Any]) -> dict[str, Any]:

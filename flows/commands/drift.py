@@ -29,16 +29,15 @@ def drift(before: str, after: str, out: Path | None, as_json: bool) -> None:
 
     settings = workplace()
     store = settings.object_store
-    versions = [registry.resolve(store, ref) for ref in (before, after)]
-    profiles = [read_profile(store, version) for version in versions]
-    contract = registry.contract_of(store, versions[1])
-    report = drift_report(*versions, profiles, contract)
+    older, newer = (registry.resolve(store, ref) for ref in (before, after))
+    contract = registry.contract_of(store, newer)
+    report = drift_report(older, newer, [read_profile(store, version) for version in (older, newer)], contract)
     if not report["results"]:
         raise WrongInput(
-            f"{versions[0].ref} and {versions[1].ref}: have no column that could be compared; no input or label of "
+            f"{older.ref} and {newer.ref}: have no column that could be compared; no input or label of "
             f"contract {contract.name} is in both with the same type (slipway data diff shows both schemas)"
         )
-    names = "--".join(version.ref.replace("@", "-") for version in versions)
+    names = "--".join(version.ref.replace("@", "-") for version in (older, newer))
     page = write_report(out or settings.folder / "drift" / names, report)
 
     def human(body: dict[str, Any]) -> None:
@@ -53,4 +52,4 @@ def drift(before: str, after: str, out: Path | None, as_json: bool) -> None:
 
     emit({**report, "page": str(page)}, as_json, human)
     if report["blocked"]:
-        raise Refused(f"{versions[1].ref}: {headline(report)} (slipway.drift of contract {contract.name}); see {page}")
+        raise Refused(f"{newer.ref}: {headline(report)} (slipway.drift of contract {contract.name}); see {page}")
