@@ -5,6 +5,7 @@ held in memory. A rule that could not be checked has failed: `success` alone doe
 Nothing a contract says is evaluated as code: row conditions and queries are refused when it is read.
 """
 
+import logging
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -285,6 +286,7 @@ def _run(
             if pa.types.is_date32(values.type):
                 values = values.cast(pa.timestamp("us", tz="UTC"))
             frame[name] = values.to_pandas(types_mapper=nullable.get if name in holed else None)
+        logging.getLogger("great_expectations").setLevel(logging.WARNING)  # else each run tells of a temporary folder
         context = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = ProgressBarsConfig(globally=False)
         asset = context.data_sources.add_pandas("rows").add_dataframe_asset(contract.name)
