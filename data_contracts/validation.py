@@ -286,7 +286,8 @@ def _run(
             if pa.types.is_date32(values.type):
                 values = values.cast(pa.timestamp("us", tz="UTC"))
             frame[name] = values.to_pandas(types_mapper=nullable.get if name in holed else None)
-        logging.getLogger("great_expectations").setLevel(logging.WARNING)  # else each run tells of a temporary folder
+        # It sets this one to INFO itself, to tell of a temporary folder each time.
+        logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
         context = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = ProgressBarsConfig(globally=False)
         asset = context.data_sources.add_pandas("rows").add_dataframe_asset(contract.name)
