@@ -1,7 +1,9 @@
 """The demo: the whole way on the docstrings of the installed libraries, and a summary of what happened."""
 
 import json
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -24,6 +26,7 @@ def run_demo(settings: Settings, ablation: bool) -> dict[str, Any]:
     evaluation = report.outputs[f"evaluate {EXPERIMENT}"]["evaluation"]
     metrics = json.loads(store.get(f"evaluations/{evaluation}/metrics.json"))
     card = f"scorecards/{report.outputs[f'gate {EXPERIMENT}']['scorecard']}"
+    programs = Path(sys.executable).parent
     pretrained = _pretraining(settings, report.outputs)
     return {
         "seconds": round(time.monotonic() - started, 1),
@@ -38,9 +41,9 @@ def run_demo(settings: Settings, ablation: bool) -> dict[str, Any]:
         },
         "promoted": report.outputs[f"promote {EXPERIMENT}"]["promoted"],
         "scorecard": str(store.local_path(f"{card}/scorecard.html")),
-        "mlflow": f"mlflow ui --backend-store-uri {settings.mlflow_uri}",
+        "mlflow": f"{programs / 'mlflow'} ui --backend-store-uri {settings.mlflow_uri}",
         "prefect": f"PREFECT_API_DATABASE_CONNECTION_URL=sqlite+aiosqlite:///{settings.folder / 'prefect.db'} "
-        "prefect server start",
+        f"{programs / 'prefect'} server start",
     }
 
 
@@ -74,6 +77,6 @@ def show(summary: dict[str, Any]) -> None:
         click.echo(f"  {figures['ablation']['sentence']}")
     click.echo(f"\n{'promoted: library-docs@champion' if summary['promoted'] else 'not promoted'}")
     click.echo(f"scorecard  {summary['scorecard']}")
-    click.echo(f"MLflow     {summary['mlflow']}     then open http://127.0.0.1:5000")
-    click.echo(f"Prefect    {summary['prefect']}     then open http://127.0.0.1:4200")
-    click.echo('try        slipway predict library-docs "fit a random forest"')
+    click.echo(f"MLflow     {summary['mlflow']}\n           then open http://127.0.0.1:5000")
+    click.echo(f"Prefect    {summary['prefect']}\n           then open http://127.0.0.1:4200")
+    click.echo(f'try        {Path(sys.executable).parent / "slipway"} predict library-docs "fit a random forest"')
