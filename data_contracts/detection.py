@@ -20,6 +20,7 @@ from infra.errors import WrongInput
 HEAD = 1 << 20
 """Bytes that a guess looks at."""
 RECORDS = 400
+MAX_PREAMBLE = 10
 DELIMITERS = (",", "\t", ";", "|", " ")
 SEPARATORS = ("\t", ";", "|", ",", " ")
 MAX_LABELS = 50
@@ -125,7 +126,26 @@ def _delimited(lines: list[str], text: str, suffix: str, server: dict[str, Any])
     if not quoting:
         server["quoting"] = False
     rows = records(text, delimiter, quoting)
+    width = Counter(len(row) for row in rows).most_common(1)[0][0]
+    first = next((number for number, row in enumerate(rows) if len(row) >= width), 0)
+    if first and first <= MAX_PREAMBLE:  # lines that say something else, before the rows or their header
+        server["skip"] = _lines_before(text, rows[first], delimiter, quoting)
+        rows = rows[first:]
+        named = records(text, delimiter, quoting)[first - 1]
+        if len(named) == width - 1 and has_header([["row", *named], *rows]):
+            return server | {"columns": ["row", *named], "header": False}, ["row", *named]  # as R writes row names
+    elif len(rows[0]) > width and all(len(row) <= len(rows[0]) for row in rows):
+        server["fill"] = True
+        rows = [row + [""] * (len(rows[0]) - len(row)) for row in rows]
     return _named(server, rows, has_header(rows))
+
+
+def _lines_before(text: str, row: list[str], delimiter: str, quoting: bool) -> int:
+    """Number of the line, from 0, that is this record."""
+    for number, line in enumerate(text.splitlines()):
+        if records(line, delimiter, quoting) == [row]:
+            return number
+    return 0
 
 
 def _named(server: dict[str, Any], rows: list[list[str]], header: bool) -> tuple[dict[str, Any], list[str]]:
@@ -168,6 +188,9 @@ def _fit(text: str, delimiter: str, quoting: bool) -> tuple[float, int]:
     width, count = Counter(len(row) for row in rows[:RECORDS]).most_common(1)[0]
     if not quoting and sum(cell.startswith('"') != cell.endswith('"') for row in rows for cell in row) > len(rows) // 2:
         return 0.0, width
+    longest = len(rows[0])
+    if longest > 2 and all(2 <= len(row) <= longest for row in rows) and count < len(rows):
+        return max(count / len(rows), 0.9), longest  # rows that end early, below a header that does not
     return count / len(rows), width
 
 

@@ -56,6 +56,7 @@ class Text:
         self.keys = [one.name for one in seen if self._is_key(one)]
         self.pinned = found.split or self._split_column()
         self.label = self._label()
+        self.inputs: list[str] = []
         self.inputs = self._inputs()
 
     def _is_key(self, one: Seen) -> bool:
@@ -97,6 +98,10 @@ class Text:
         texts = [one.name for one in usable if one.kind == "string" and one.mean_length > LONG_TEXT]
         others = [one.name for one in usable if one.kind != "string" or one.distinct < len(one.values) / 2]
         chosen = images or texts[:2] or others or [one.name for one in usable]
+        for inputs in (chosen, [one.name for one in usable]):
+            self.inputs = inputs
+            if inputs and any(self._fills(test, validation, None) for test, validation in SHARES):
+                return inputs
         return chosen or [name for name in self.names if name != self.label][:1] or self.names[:1]
 
     def text(self) -> str:
@@ -300,5 +305,6 @@ def _comment(text: str) -> str:
 
 
 def _name(path: Path) -> str:
-    stem = path.name if path.is_dir() else path.name.split(".")[0]
+    stem = path.name if path.is_dir() else path.name.removesuffix(".gz").removesuffix(path.suffix)
+    stem = stem if path.is_dir() or path.suffix != ".gz" else Path(stem).stem
     return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:100] or "dataset"

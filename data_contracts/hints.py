@@ -15,10 +15,11 @@ MISSING = ("NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "?", "-")
 
 EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]+\.[A-Za-z]{2,}")
 PHONE = re.compile(r"\+?\(?\d[\d ()./-]{6,18}\d")
+PERSON = re.compile(r"([A-Z][\w'’-]+,? )+[A-Z][\w'’.-]*")
 PERSONAL_NAMES = {
     "e-mail address": r"e?_?mail",
     "phone number": r"phone|mobile|\btel\b|telefon|\bfax\b",
-    "name of a person": r"(first|last|sur|family|given|full|user|nick|middle)_?name|\bname\b|author",
+    "name of a person": r"(first|last|sur|family|given|full|user|nick|middle)_?name|^author$",
     "postal address": r"address|street|post_?code|\bzip\b",
     "date of birth": r"birth|\bdob\b",
     "number of a person": r"\bssn\b|passport|iban|social_?security|national_?id|tax_?id",
@@ -109,6 +110,8 @@ def personal(name: str, kind: str, values: list[Any]) -> str | None:
         dated = sum(bool(DATE.match(text)) for text in texts)
         if len(digits) > 0.5 * len(texts) and dated < len(digits) / 2:
             return "phone number"
+        if name.lower() == "name" and sum(bool(PERSON.fullmatch(text.strip())) for text in texts) > 0.5 * len(texts):
+            return "name of a person"
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
     for meaning, pattern in PERSONAL_NAMES.items():
         if re.search(pattern, words.replace("_", " ") if "\\b" in pattern and "_" in words else words):

@@ -212,6 +212,9 @@ def read_delimited(contract: "Contract", place: Place, kind: str, say: Say) -> "
     # strict: text after a closing quote and a quote that is never closed are faults, not values
     quoting: Any = csv.QUOTE_MINIMAL if server.get("quoting", True) else csv.QUOTE_NONE
     with open_lines(contract, place) as lines:
+        for _ in range(server.get("skip", 0)):
+            next(lines, None)
+        lines.take()
         reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
         there = list(server.get("columns") or [])
         if server.get("header", True):
@@ -236,6 +239,8 @@ def read_delimited(contract: "Contract", place: Place, kind: str, say: Say) -> "
                 continue  # an empty line is no row in any CSV reader
             if "\0" in raw:
                 reason = NUL
+            elif len(row) < len(there) and server.get("fill", False) and not reason:
+                row += [""] * (len(there) - len(row))
             elif len(row) != len(there) and not reason:
                 reason = f"has {len(row)} fields, not {len(there)}"
             if reason:

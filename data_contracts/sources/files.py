@@ -43,6 +43,8 @@ SERVER = {
     "header": bool,
     "quoting": bool,
     "columns": list,
+    "skip": int,
+    "fill": bool,
     "separator": str,
     "separator_at": str,
     "records": str,
@@ -50,8 +52,9 @@ SERVER = {
 """path: relative to the contract's folder; a file, a glob, or a folder with `files` (names and globs below it; default:
 those that slipway.split.files names); format: csv, tsv, lines, json, jsonl, parquet or arrow; encoding: default utf-8,
 or `detect`; encodings: file -> its own; delimiter: one character; header: false when the first line is a row; quoting:
-false when quotes are plain text; columns: what the file's columns are called, instead of its header; separator: what
-joins the two columns of a line, at its `first` or its `last` (separator_at); records: the key that a JSON document
+false when quotes are plain text; columns: what the file's columns are called, instead of its header; skip: lines before
+the header that say something else; fill: true when a row that ends early has no value in its last columns; separator:
+what joins the two columns of a line, at its `first` or its `last` (separator_at); records: the key that a JSON document
 keeps its rows under."""
 
 FORMATS = {
