@@ -148,5 +148,5 @@ def _bins(column: dict[str, Any]) -> dict[str, int]:
 
 def _holes(column: dict[str, Any]) -> dict[str, int]:
     infinite = column.get("infinite", 0)
-    there = column["rows"] - column["nulls"] - infinite
-    return {"missing": column["nulls"], "there": there, **({"infinite": infinite} if infinite else {})}
+    filled = column["rows"] - column["nulls"] - infinite
+    return {"filled": filled, "missing": column["nulls"], **({"infinite": infinite} if infinite else {})}

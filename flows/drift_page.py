@@ -101,7 +101,7 @@ def _plot(result: "DriftResult", profiles: list[dict[str, Any]]) -> dict[str, An
         pairs = [dict(zip(names, column["length"]["bins"], strict=True)) for column in columns]
         return {"kind": "categories", **_shares(pairs, by_size=False)}
     if result.kind == "missing values":
-        pairs = [{"missing": column["nulls"], "there": column["rows"] - column["nulls"]} for column in columns]
+        pairs = [{"filled": column["rows"] - column["nulls"], "missing": column["nulls"]} for column in columns]
         return {"kind": "categories", **_shares(pairs)}
     if result.test not in ("categories", "numbers", "text", "images"):
         return None
