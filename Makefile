@@ -10,13 +10,20 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python;
 
 BIN := .venv/bin
 
-.PHONY: demo test lint format bench prove clean
+.PHONY: demo test test-s3 lint format bench prove clean
 
 demo: .venv/.product
 	$(BIN)/slipway demo
 
 test: .venv/.dev
 	$(BIN)/pytest
+
+# The store's and the registry's tests on a real S3 server, keys by the usual environment:
+#     S3_ENDPOINT=http://127.0.0.1:7480 AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... make test-s3
+test-s3: .venv/.dev
+	@if [ -z "$$S3_ENDPOINT" ]; then echo "S3_ENDPOINT is not set: nothing to test on"; else \
+	$(BIN)/pytest -m 'slow or not slow' -k "s3 or real" tests/infra/test_store.py tests/data_contracts/test_registry.py \
+	tests/data_contracts/test_tags.py tests/data_contracts/test_withdrawal.py tests/data_contracts/test_races.py; fi
 
 lint: .venv/.dev
 	$(BIN)/ruff check

@@ -29,6 +29,7 @@ CONTEXT = {
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
     "extract": "cr:extract",
     "field": "cr:field",
@@ -48,6 +49,7 @@ CONTEXT = {
     "regex": "cr:regex",
     "repeated": "cr:repeated",
     "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
     "separator": "cr:separator",
     "source": "cr:source",
@@ -57,8 +59,8 @@ CONTEXT = {
 """The specification's own, word for word."""
 
 
-def croissant(contract: "Contract", digest: str, facts: dict[str, Any]) -> dict[str, Any]:
-    """`facts` is the manifest's part that tells of files and counts."""
+def croissant(contract: "Contract", digest: str, created: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """`facts` is the manifest's part that tells of files and counts; `created` is ISO 8601."""
     splits = {name.removeprefix("data/"): entry for name, entry in facts["files"].items() if name.startswith("data/")}
     body: dict[str, Any] = {
         "@context": CONTEXT,
@@ -68,6 +70,8 @@ def croissant(contract: "Contract", digest: str, facts: dict[str, Any]) -> dict[
         "description": sentence(contract),
         "version": str(contract.document.get("version", "1.0.0")),
         "identifier": f"{contract.name}@{digest}",
+        "datePublished": created,
+        "citeAs": f"{owner_of(contract) or 'unknown owner'}: {contract.name}, version {digest} ({created[:4]})",
         "url": f"urn:slipway:{contract.name}:{digest}",
         "distribution": [
             {

@@ -72,7 +72,7 @@ def list_versions(store: Store) -> list[Version]:
 
 def _load(store: Store, name: str, version_digest: str) -> Version:
     """Raises NotFound, WrongInput when a newer Slipway wrote it, SlipwayError when the manifest was altered."""
-    key = f"datasets/{name}/{version_digest}/manifest.json"
+    key = _manifest_key(name, version_digest)
     try:
         body = json.loads(store.get(key))
         check_format(body, FORMAT, key)
@@ -257,9 +257,11 @@ def register(
     from data_contracts.corrections import in_force
     from data_contracts.draft import Draft
     from data_contracts.memory import Memory, source_bytes
+    from data_contracts.withdrawal import retention_days
 
     if not NAME.fullmatch(tag):
         raise WrongInput(f"tag '{tag}': cannot name a version; use letters, digits, '-' and '_'")
+    retention_days(contract)  # what is wrong with it is said before an hour of reading
     cache = cache or _cache()
     source = load_source(contract.source)
     fingerprint = source.fingerprint(contract, source_uri, cache)
@@ -271,10 +273,11 @@ def register(
             raise WrongInput(f"{draft.where}: changed while it was read; register it again")
         if accept is not None:
             accept(draft)
-        version = _whole(store, contract.name, draft.digest)
-        created = version is None
+        damaged = store.exists(_manifest_key(contract.name, draft.digest))
+        version, created = _whole(store, contract.name, draft.digest), False
         if version is None:
-            version = _commit(store, contract, draft)
+            version, committed = _commit(store, contract, draft)
+            created = committed or damaged
     facts = {
         "source": _address(source_uri),
         "contract_path": os.path.abspath(contract.path) if os.path.exists(contract.path) else contract.path,
@@ -283,6 +286,10 @@ def register(
     }
     add_tag(store, version, tag, facts)
     return version, created
+
+
+def _manifest_key(name: str, version_digest: str) -> str:
+    return f"datasets/{name}/{version_digest}/manifest.json"
 
 
 def _whole(store: Store, name: str, version_digest: str) -> Version | None:
@@ -294,12 +301,12 @@ def _whole(store: Store, name: str, version_digest: str) -> Version | None:
     return None if damage(store, version) else version
 
 
-def _commit(store: Store, contract: Contract, draft: "Draft") -> Version:
-    """Write the files, then the manifest that makes them a version."""
+def _commit(store: Store, contract: Contract, draft: "Draft") -> tuple[Version, bool]:
+    """Write the files, then the manifest that makes them a version; whether it was this caller's manifest."""
     from data_contracts.version_files import VersionFiles
     from data_contracts.withdrawal import expiry
 
-    key = f"datasets/{contract.name}/{draft.digest}/manifest.json"
+    key = _manifest_key(contract.name, draft.digest)
     created = sequence.now()
     body = {
         "format": FORMAT,
@@ -309,15 +316,18 @@ def _commit(store: Store, contract: Contract, draft: "Draft") -> Version:
         "contract": contract.digest,
         "schema": contract.schema_digest,
         **contract.schema_section,
-        **VersionFiles(draft, store, key.removesuffix("manifest.json")).facts,
+        **VersionFiles(draft, store, key.removesuffix("manifest.json"), created).facts,
         "created": created,
         "expires": expiry(contract, created),
+        "nonce": os.urandom(8).hex(),  # of two writers in one second one made the version
     }
     manifest = json.dumps(body, indent=1, sort_keys=True).encode()
-    if not store.create(key, manifest) and _whole(store, contract.name, draft.digest) is None:
+    made = store.create(key, manifest)
+    if not made and _whole(store, contract.name, draft.digest) is None:
         store.put(key, manifest)  # it was whole once, and somebody altered it or took a file
+        made = True
     # Of two writers that finish together the first one's manifest is the version's; both wrote all it names.
-    return _load(store, contract.name, draft.digest)
+    return _load(store, contract.name, draft.digest), made
 
 
 def validate_source(

@@ -32,7 +32,7 @@ CORRECTIONS_FORMAT = 1
 class VersionFiles:
     """Writes a draft's files below `prefix`; `facts` is the manifest's part that tells of them."""
 
-    def __init__(self, draft: "Draft", store: Store, prefix: str):
+    def __init__(self, draft: "Draft", store: Store, prefix: str, created: str):
         self.draft, self.store, self.prefix = draft, store, prefix
         self.files: dict[str, dict[str, Any]] = {}
         contract, ids = draft.contract, draft.intake.ids
@@ -55,7 +55,7 @@ class VersionFiles:
             "files": self.files,
         }
         # These two tell of the version as a whole, so they come last.
-        self._json("croissant", croissant(contract, draft.digest, self.facts))
+        self._json("croissant", croissant(contract, draft.digest, created, self.facts))
         self._text("README.md", card(contract, draft.digest, self.facts))
 
     def _put(self, name: str, path: Path) -> None:

@@ -1,5 +1,6 @@
 """What tests of several rooms share: shared data, stores, an S3 server."""
 
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,11 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def s3_address() -> Iterator[str]:
-    """An S3 server of this test session. It keeps create-if-absent one request at a time, but not between racers."""
+    """`S3_ENDPOINT` (`make test-s3`), else an S3 server of this test session: moto's, which keeps create-if-absent one
+    request at a time, but not between racers."""
+    if "S3_ENDPOINT" in os.environ:
+        yield os.environ["S3_ENDPOINT"]
+        return
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -45,10 +50,10 @@ def s3_address() -> Iterator[str]:
 @pytest.fixture
 def s3_store(s3_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Store:
     """An empty bucket, and a prefix in it."""
+    keys = {} if "S3_ENDPOINT" in os.environ else {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     for name, value in {
         "AWS_ENDPOINT_URL_S3": s3_address,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
+        **keys,
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
         "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",

@@ -1,8 +1,6 @@
 """A tag names one version at a time and remembers every other."""
 
-import multiprocessing
 from collections.abc import Callable
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from data_contracts.contract import Contract
 from data_contracts.registry import Version, moved, register, resolve
 from data_contracts.tags import history, tag, tags
 from infra.errors import WrongInput
-from infra.store import FolderStore, Store
+from infra.store import Store
 
 Maker = Callable[..., Contract]
 Writer = Callable[..., Path]
@@ -60,36 +58,3 @@ def test_a_name_that_cannot_be_a_tag_is_refused(
     aside, _ = register(store, contract(COLUMNS), str(write(tmp_path / "b.csv", sentences[:200])), tag="trial")
     with pytest.raises(WrongInput, match="never registered as latest"):
         tag(store, aside.ref, "latest", "ann")
-
-
-def write_tags(folder: Path, refs: list[str], number: int, start: Barrier) -> None:
-    store = FolderStore(folder)
-    start.wait()
-    for round_ in range(4):
-        tag(store, refs[(number + round_) % 2], "production", f"writer {number} round {round_}")
-
-
-def test_sixteen_writers_of_one_tag_lose_no_update(
-    contract: Maker, write: Writer, tmp_path: Path, sentences: Rows
-) -> None:
-    store = FolderStore(tmp_path / "store")
-    refs = [register(store, contract(COLUMNS), str(write(tmp_path / "rows.csv", sentences[:count])))[0].ref
-            for count in (300, 400)]  # fmt: skip
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["data_contracts.tags"])
-    start = context.Barrier(16)
-    writers = [context.Process(target=write_tags, args=(store.folder, refs, number, start)) for number in range(16)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(timeout=120)
-        assert writer.exitcode == 0
-    entries = history(store, "made", "production")
-    assert sorted(entry["who"] for entry in entries) == sorted(
-        f"writer {n} round {r}" for n in range(16) for r in range(4)
-    )
-    keys = [key.rpartition("/")[2] for key in store.list("datasets/made/refs/production/")]
-    assert keys == [f"{number:012d}.json" for number in range(1, 65)]
-    for number in range(16):
-        own = [entry["who"] for entry in entries if entry["who"].startswith(f"writer {number} ")]
-        assert own == sorted(own), "each writer's updates stand in its own order"
