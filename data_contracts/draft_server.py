@@ -257,7 +257,7 @@ def _images(root: Path, images: list[str], names: list[str]) -> Found:
     types = {"image": ("image", None)}
     if all(os.path.dirname(name) for name in images):
         folders = {name.split("/")[0] for name in images}
-        split = _by_name([f"{folder}/*" for folder in sorted(folders)]) if len(folders) <= 3 else None
+        split = _by_name([f"{folder}/**" for folder in sorted(folders)]) if len(folders) <= 3 else None
         return Found(
             "images", {}, [(name, name) for name in ("image", "label", "file")], types, split=split, derived=DERIVED
         )
@@ -266,20 +266,17 @@ def _images(root: Path, images: list[str], names: list[str]) -> Found:
 
 def _naming(root: Path, name: str, listed: Found, images: set[str]) -> str | None:
     """The column of a list that names images of the folder."""
+    rows: list[dict[str, Any]] = []
+    columns = [column for _, column in listed.columns]
     if listed.server["format"] == "jsonl":
         with open(root / name, encoding="utf-8-sig") as file:
             rows = [entry for line in islice(file, 50) if (entry := _object(line))]
-        for _, column in listed.columns:
-            if any(str(row.get(column)) in images for row in rows):
-                return column
-        return None
-    text = (root / name).read_bytes()[: 1 << 16].decode(listed.server.get("encoding", "utf-8-sig"), "ignore")
-    delimiter = listed.server.get("delimiter", "\t" if listed.server["format"] == "tsv" else ",")
-    rows = records(text, delimiter, listed.server.get("quoting", True))
-    for index, (_, column) in enumerate(listed.columns):
-        if any(len(row) > index and row[index] in images for row in rows[:50]):
-            return column
-    return None
+    else:
+        text = (root / name).read_bytes()[: 1 << 16].decode(listed.server.get("encoding", "utf-8-sig"), "ignore")
+        delimiter = listed.server.get("delimiter", "\t" if listed.server["format"] == "tsv" else ",")
+        found = records(text, delimiter, listed.server.get("quoting", True))[:50]
+        rows = [dict(zip(columns, row, strict=False)) for row in found]
+    return next((column for column in columns if any(str(row.get(column)) in images for row in rows)), None)
 
 
 def _alike(root: Path, names: list[str], refuse: bool = True) -> Any:

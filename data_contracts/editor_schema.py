@@ -64,9 +64,7 @@ def editor_schema() -> dict[str, Any]:
     own = schema["$defs"]["CustomProperty"]
     known = {"anyOf": [{"enum": sorted(kinds)}, {"not": {"pattern": "^slipway"}}]}
     own["allOf"] = [*own.get("allOf", []), {"properties": {"property": known}}, *rules]
-    types = list(ARROW_TYPES)
-    for part in ("SchemaBaseProperty",):
-        described = schema["$defs"][part]["properties"]["logicalType"]
-        described["description"] = f"{described.get('description', '')} Slipway reads: {', '.join(types)}."
+    described = schema["$defs"]["SchemaBaseProperty"]["properties"]["logicalType"]
+    described["description"] = f"{described.get('description', '')} Slipway reads: {', '.join(ARROW_TYPES)}."
     schema["title"] = "Data contract for Slipway (ODCS v3)"
     return schema

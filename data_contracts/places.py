@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_contracts.splits import SPLITS
+from data_contracts.splits import SPLITS, fits
 from infra.errors import WrongInput, choices
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def sibling(place: Place, name: str, where: str) -> Place:
 
 
 def _in_folder(contract: "Contract", root: Path, default: str | None) -> list[Place]:
-    wanted = patterns_of(contract) or [("files", default)] * (default is not None)
+    wanted = patterns_of(contract) or ([] if default is None else [("files", default)])
     if not wanted:
         raise WrongInput(f"source {root}: is a folder; name a file, or a glob such as {root / '*.csv'}")
     found: dict[str, Place] = {}
@@ -155,8 +155,6 @@ def _some_files(root: Path) -> list[Path]:
 
 
 def _in_store(contract: "Contract", uri: str, cache: Path, default: str | None) -> list[Place]:
-    import fnmatch
-
     from infra.store import open_store
 
     root = uri if uri.endswith("/") else uri.rpartition("/")[0]
@@ -173,8 +171,8 @@ def _in_store(contract: "Contract", uri: str, cache: Path, default: str | None) 
         root, keys = uri, sorted(store.list(""), key=str.encode)
     wanted = patterns_of(contract) if not rest else [("--source", rest)]
     found: dict[str, Place] = {}
-    for field, pattern in wanted or [("--source", default or "*")]:
-        names = [pattern] if pattern in keys else [key for key in keys if fnmatch.fnmatchcase(key, pattern)]
+    for field, pattern in wanted or [("--source", default or "**/*")]:
+        names = [pattern] if pattern in keys else [key for key in keys if fits(key, pattern)]
         if not names:
             raise WrongInput(f"source {root}: {field}: no object is '{pattern}'; {choices(pattern, keys[:SHOWN])}")
         for name in names:

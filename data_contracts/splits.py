@@ -7,9 +7,9 @@ together, and sets that share texts and shares t, v agree on each text. A new ro
 or a column pin are kept as given; what leaks between them is for `repeats` to say.
 """
 
-import fnmatch
 import hashlib
 import operator
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -97,11 +97,29 @@ def _said(table: "pa.Table", contract: "Contract") -> list[str]:
     return found
 
 
+GLOB = re.compile(r"(\*\*/|\*\*|\*|\?|\[!?\]?[^]]*\])")
+WILD = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+def fits(name: str, pattern: str) -> bool:
+    """Whether a glob finds a path below a folder: as `glob` on disk does, for names that are not on this disk."""
+    parts = GLOB.split(pattern)
+    wild = [
+        WILD.get(part) or f"[{part[1:-1].replace('!', '^', 1) if part[1] == '!' else part[1:-1]}]"
+        for part in parts[1::2]
+    ]
+    whole = [
+        re.escape(parts[0]),
+        *(one for pair in zip(wild, map(re.escape, parts[2::2]), strict=True) for one in pair),
+    ]
+    return re.fullmatch("".join(whole), name, re.DOTALL) is not None
+
+
 def pinned_to(file: str, contract: "Contract") -> str:
     """The split that a file is pinned to; its own name counts before a glob that fits. Raises WrongInput."""
     claims = contract.split.files
-    for fits in (operator.eq, fnmatch.fnmatchcase):
-        found = [name for name, patterns in claims.items() if any(fits(file, pattern) for pattern in patterns)]
+    for fit in (operator.eq, fits):
+        found = [name for name, patterns in claims.items() if any(fit(file, pattern) for pattern in patterns)]
         if len(found) == 1:
             return found[0]
         if found:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 SERVER = {"path": str, "format": str, "files": list, "encoding": str, "encodings": dict, "cut": dict}
 """path: a folder, a file or a glob; files: names or globs below the folder (default: those that slipway.split.files
 names, else *.txt); encoding: default utf-8, or `detect`; encodings: file -> its own; cut: {train: 0.9, validation: 0.1}
-cuts each document there, in this order, by characters. Columns: text, document (the file), split (with cut)."""
+cuts each document by characters, the training part first, then validation, then test. Columns: text, document (the
+file), split (with cut)."""
 
 MAX_DOCUMENT = 1 << 28
 BATCH_CHARACTERS = 1 << 24
@@ -79,8 +80,8 @@ def _cut(contract: "Contract") -> dict[str, float]:
 
 def _parts(text: str, cut: dict[str, float]) -> Iterator[tuple[str, str]]:
     start, before = 0, 0.0
-    for name, share in cut.items():
-        before += share
+    for name in SPLITS:
+        before += cut.get(name, 0)
         end = len(text) if before > 1 - 1e-9 else int(before * len(text))
         if end > start:
             yield name, text[start:end]

@@ -99,7 +99,7 @@ def read(contract: "Contract", uri: str | None, cache: Path, progress: "Progress
     done = 0
     with Native() as native:
         if Path(found[0].name).suffix.lower() in LISTS:
-            stream = (item for place in found for item in _listed(contract, place, native, mode))
+            stream: Found = (item for place in found for item in _listed(contract, place, native, mode))
         else:
             stream = _folders(contract, found, native, mode)
         for item in stream:
@@ -216,7 +216,7 @@ def _listed(contract: "Contract", place: Place, native: Native, mode: str | None
         for number, values in enumerate(found.to_pylist(), start=start):
             where = f"source {place.address}: row {number}: {rows.image}"
             target = sibling(place, values[rows.image] or "", where) if values[rows.image] else None
-            at = {"file": place.name, "row": number, "line": number}
+            at: dict[str, Any] = {"file": place.name, "row": number, "line": number}
             decoded = (
                 rows.decode(target, at)
                 if target is not None
