@@ -155,10 +155,10 @@ def test_resumes_to_the_same_bits(name: str, tmp_path: Path) -> None:
     assert {**broken.points, **resumed.points} == unbroken.points
 
 
-def _train_in_group(rank: int, size: int, name: str, prepared: str, out: str, port: int, config: Training) -> None:
+def _train_in_group(rank: int, size: int, name: str, prepared: str, out: str, config: Training) -> None:
     import torch.distributed as dist
 
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
+    dist.init_process_group("gloo", init_method=f"file://{out}.meeting", rank=rank, world_size=size)
     torch.set_num_threads(1)
     recipe = open_recipe(name, Path(prepared), **NO_DROPOUT)
     observer = Silent()
@@ -171,7 +171,7 @@ def _train_in_group(rank: int, size: int, name: str, prepared: str, out: str, po
 
 @pytest.mark.parametrize("micro_batch_size", [None, 3])
 def test_two_workers_train_what_one_does(
-    name: str, micro_batch_size: int | None, tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+    name: str, micro_batch_size: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Same order, same losses, same gradients: plain SGD, so that a gradient scaled wrongly cannot hide."""
     config = Training(
@@ -183,7 +183,7 @@ def test_two_workers_train_what_one_does(
     alone, _ = loop.train(recipe, config.model_copy(update={"micro_batch_size": None}), loop.World(), observer)
     monkeypatch.syspath_prepend(Path(__file__).parents[2])  # the children import this module
     out = tmp_path / "two.pt"
-    mp.spawn(_train_in_group, (2, name, str(tmp_path / "prepared"), str(out), free_port, config), nprocs=2)
+    mp.spawn(_train_in_group, (2, name, str(tmp_path / "prepared"), str(out), config), nprocs=2)
     two = torch.load(out, weights_only=True)
     for key, value in alone.state_dict().items():
         assert torch.allclose(two["weights"][key], value, atol=1e-6, rtol=1e-5), f"{key} differs"
