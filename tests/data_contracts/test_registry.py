@@ -96,17 +96,22 @@ def test_registering_again_writes_nothing(contract: Maker, write: Writer, folder
 @pytest.mark.parametrize("batch_rows", [7, 8192])
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_the_same_rows_have_the_same_digest(
-    contract: Maker, write: Writer, folder: FolderStore, tmp_path: Path, sentences: Rows,
+    contract: Maker, write: Writer, store: Store, tmp_path: Path, sentences: Rows,
     monkeypatch: pytest.MonkeyPatch, ending: str, batch_rows: int,
 ) -> None:  # fmt: skip
     rows = [row | {"length": len(row["text"]) / 4, "text": f"{row['text']} é"} for row in sentences]
     rows[5] |= {"text": "", "length": None}
     made = contract(COLUMNS | {"length": "number"}, label="kind")
     monkeypatch.setattr("data_contracts.sources.files.BATCH_ROWS", batch_rows)
-    version, _ = register(folder, made, str(write(tmp_path / f"rows.{ending}", rows)))
+    version, _ = register(store, made, str(write(tmp_path / f"rows.{ending}", rows)))
     assert version.counts["quarantined"] == 1
-    # Golden: one digest for all formats and batch sizes, and one that no later release may change.
-    assert version.rows == "cf50583fcf16ef718572060867c944da99b7cab39c88beb004ee97055bbd246e"
+    # Golden: one digest for all stores, formats and batch sizes, and one that no later release may change.
+    golden = "cf50583fcf16ef718572060867c944da99b7cab39c88beb004ee97055bbd246e"
+    assert version.rows == golden
+    for start in range(0, 400, 150):
+        write(tmp_path / f"part-{start:03d}.{ending}", rows[start : start + 150])
+    parts, created = register(store, made, str(tmp_path / f"part-*.{ending}"))
+    assert (parts.rows, created) == (golden, False), "in several files"
 
 
 def test_one_changed_cell_is_another_version(
