@@ -208,11 +208,14 @@ _READERS: dict[str, Callable[[Any], Any]] = {
 
 def as_text(values: "pa.ChunkedArray | pa.Array") -> list[str | None]:
     """Each value of a cast column as text that says it exactly: floats and times by their bits."""
+    return exact_text(values).to_pylist()
+
+
+def exact_text(values: Any) -> Any:
+    """The same as an Arrow array or chunked array of strings."""
     import pyarrow as pa
 
-    if pa.types.is_string(values.type):
-        return values.to_pylist()
-    return _exact(values).cast(pa.string()).to_pylist()
+    return values if pa.types.is_string(values.type) else _exact(values).cast(pa.string())
 
 
 def _exact(values: Any) -> Any:

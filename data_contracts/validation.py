@@ -280,12 +280,14 @@ def _run(
             pa.uint32(): pd.UInt32Dtype(),
         }
         holed = {name for name in columns if table.column(name).null_count}
-        frame = pd.DataFrame(index=range(table.num_rows))
+        series = {}
         for name in columns:
             values = table.column(name)
             if pa.types.is_date32(values.type):
                 values = values.cast(pa.timestamp("us", tz="UTC"))
-            frame[name] = values.to_pandas(types_mapper=nullable.get if name in holed else None)
+            series[name] = values.to_pandas(types_mapper=nullable.get if name in holed else None)
+        # All at once: a frame grown column by column is put together anew for each rule.
+        frame = pd.DataFrame(series, index=range(table.num_rows))
         # It sets this one to INFO itself, to tell of a temporary folder each time.
         logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.WARNING)
         context = gx.get_context(mode="ephemeral")

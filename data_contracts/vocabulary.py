@@ -5,7 +5,6 @@ elements in a data stream", 2002, §2; k = 1,024: within about 3 %). The counts 
 `KEPT` different words; beyond, a word that was rare at the beginning may be counted too low.
 """
 
-import hashlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ def vocabulary(texts: "pa.ChunkedArray") -> dict[str, Any]:
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
+    from pandas.util import hash_array
 
     total = 0
     counts: Counter[str] = Counter()
@@ -40,7 +40,7 @@ def vocabulary(texts: "pa.ChunkedArray") -> dict[str, Any]:
         found = words.value_counts()
         names = found.field("values").to_pylist()
         counts.update(dict(zip(names, found.field("counts").to_pylist(), strict=True)))
-        fresh = np.fromiter((_hash(name) for name in names), np.uint64, len(names))
+        fresh = hash_array(np.array(names, dtype=object), categorize=False)
         smallest = np.unique(np.concatenate([smallest, fresh]))[:SMALLEST]
         if len(counts) > KEPT:
             counts = Counter(dict(counts.most_common(KEPT // 2)))
@@ -49,7 +49,3 @@ def vocabulary(texts: "pa.ChunkedArray") -> dict[str, Any]:
     # Equally common words in their alphabet's order: the profile of the same rows is the same file.
     common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:COMMON]
     return {"words": total, "distinct": distinct, "common": dict(common)}
-
-
-def _hash(word: str) -> int:
-    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")

@@ -3,10 +3,11 @@
 import hashlib
 
 import hypothesis.strategies as st
+import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
-from data_contracts.splits import key_of, normalise, split_of
+from data_contracts.splits import key_of, keys, normalise, split_of
 
 texts = st.text(max_size=40)
 shares = st.floats(0.0, 0.45)
@@ -64,3 +65,17 @@ def test_shares_are_kept_over_many_texts() -> None:
 def test_the_assignment_is_for_ever(text: str, split: str) -> None:
     """A change here would move rows between the splits of every dataset that is registered."""
     assert split_of(key_of([text]), 0.1, 0.1) == split
+
+
+@given(st.lists(st.tuples(st.text() | st.none(), st.integers(-9, 9) | st.none()), min_size=1, max_size=8))
+@example([("A\x1cb\t c ", 1), ("\x85É\x00", None), (" \x0b", 2)])
+@example([("two  spaces", 1)])
+@example([("STRASSE", 1), ("Straße", 2)])
+def test_keys_by_arrow_are_the_keys(rows: list[tuple[str | None, int | None]]) -> None:
+    rows = [(None if text is None else text.encode(errors="ignore").decode(), number) for text, number in rows]
+    columns = {"text": pa.array([row[0] for row in rows], pa.string()), "n": pa.array([row[1] for row in rows])}
+    columns["n"] = columns["n"].cast(pa.int64())
+    table = pa.table(columns)
+    texts = [(text, None if number is None else str(number)) for text, number in rows]
+    assert list(keys(table, ["text", "n"])) == [key_of(pair) for pair in texts]
+    assert list(keys(table, ["text"])) == [key_of(pair[:1]) for pair in texts]
