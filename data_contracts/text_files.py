@@ -30,6 +30,7 @@ MAX_FIELD = 1 << 24
 MAX_LINE = 1 << 26
 MAX_JSON = 1 << 28
 """Characters of a JSON document, which is held whole; JSONL has no such limit."""
+GZIP = b"\x1f\x8b"
 DETECTED = 1 << 22
 """Bytes by which an encoding is detected."""
 
@@ -62,7 +63,7 @@ class Lines:
         self.number = 0
         self.recent: list[str] = []
         self.raw = open(place.local(), "rb")  # noqa: SIM115 closed by `with` below
-        zipped = self.raw.read(2) == b"\x1f\x8b"
+        zipped = self.raw.read(2) == GZIP
         self.raw.seek(0)
         body: Any = gzip.GzipFile(fileobj=self.raw) if zipped else self.raw
         self.file: IO[str] = io.TextIOWrapper(body, encoding=encoding, newline="")
@@ -144,7 +145,7 @@ def detect_encoding(place: Place) -> str:
     """UTF-16 by its mark, UTF-8 where the bytes are, else charset-normalizer's best guess. Raises WrongInput."""
     with open(place.local(), "rb") as file:
         head: bytes = file.read(DETECTED)
-    if head[:2] == b"\x1f\x8b":
+    if head[:2] == GZIP:
         head = zlib.decompressobj(31).decompress(head, DETECTED)
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
@@ -167,7 +168,7 @@ def open_lines(contract: "Contract", place: Place) -> Lines:
         mark = file.read(4)
     if encoding == "utf-8" and mark[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise WrongInput(f"source {place.address}: is UTF-16 (byte order mark); set the server's encoding to utf-16")
-    if encoding in ("utf-8", "ascii") and b"\0" in mark:
+    if encoding in ("utf-8", "ascii") and b"\0" in mark and mark[:2] != GZIP:
         raise WrongInput(f"source {place.address}: begins with NUL bytes; it is binary, or UTF-16 without its mark")
     return Lines(place, "utf-8-sig" if encoding == "utf-8" else encoding)
 
