@@ -216,3 +216,24 @@ def test_the_learning_rate_rises_and_falls_as_scheduled(schedule: str, end: floa
     assert rates[0] == 0.1 and rates[9] == rates[10] == 1.0
     assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] == pytest.approx(end, abs=0.02)
+
+
+def test_each_step_moves_by_the_scheduled_rate() -> None:
+    """Plain gradient descent on a mean: step k moves by rate_k x 2 (mean of the batch - shift)."""
+
+    class Traced(Shift):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trace: list[tuple[float, float]] = []
+
+        def forward(self, batch: Batch, phase: str = "all") -> dict[str, torch.Tensor]:
+            if self.training:
+                self.trace.append((self.shift.item(), batch["x"].mean().item()))
+            return super().forward(batch, phase)
+
+    changes = {"steps": 10, "warmup": 0.4, "schedule": "linear", "optimizer": "sgd", "betas": (0.0, 0.9)}
+    task, _, _ = run(Traced, clip_norm=None, **changes)
+    after = [shift for shift, _ in task.trace[1:]] + [task.shift.item()]
+    moved = [(new - shift) / (2 * (mean - shift)) for (shift, mean), new in zip(task.trace, after, strict=True)]
+    config = CONFIG.model_copy(update=changes)
+    assert moved == pytest.approx([loop.learning_rate(config, step, 10) for step in range(10)], rel=1e-4)
