@@ -38,10 +38,12 @@ def vocabulary(texts: "pa.ChunkedArray") -> dict[str, Any]:
         )
         total += len(words)
         found = words.value_counts()
-        names = found.field("values").to_pylist()
-        counts.update(dict(zip(names, found.field("counts").to_pylist(), strict=True)))
-        fresh = hash_array(np.array(names, dtype=object), categorize=False)
+        fresh = hash_array(found.field("values").to_numpy(zero_copy_only=False), categorize=False)
         smallest = np.unique(np.concatenate([smallest, fresh]))[:SMALLEST]
+        if len(found) > KEPT:  # most are seen this once and never again
+            found = found.filter(pc.greater(found.field("counts"), 1))
+        names, seen = (found.field(name).to_pylist() for name in ("values", "counts"))
+        counts.update(dict(zip(names, seen, strict=True)))
         if len(counts) > KEPT:
             counts = Counter(dict(counts.most_common(KEPT // 2)))
     full = len(smallest) == SMALLEST
