@@ -83,7 +83,7 @@ def _text_format(text: str, path: Path, server: dict[str, Any], where: str) -> t
     suffix = next((one for one in reversed(path.suffixes) if one != ".gz"), "").lower()
     # Delimited files may begin with a bracket too; a file called .csv that is JSON is told by its first line.
     if suffix in (".json", ".jsonl", ".ndjson") or (first.startswith("{") and first.endswith("}")):
-        if first.startswith("{") and _is_object(first):
+        if first.startswith("{") and (len(lines) > 1 or suffix != ".json") and _is_object(first):
             return server | {"format": "jsonl"}, []
         return server | {"format": "json"}, []
     if first.startswith("[") and (first.startswith("[{") or len(first) == 1):
@@ -106,7 +106,7 @@ def _delimited(lines: list[str], text: str, suffix: str, server: dict[str, Any])
     usable = [one for one in found if one[1] > 1 and (one[0] > 0.995 if one[2] == " " else one[0] > 0.8)]
     if suffix in (".tsv", ".tab"):
         usable = [one for one in usable if one[2] == "\t"] or usable
-    best = max(usable, key=lambda one: (round(one[0], 2), one[3], one[1]), default=None)
+    best = max(usable, key=lambda one: (round(one[0], 2), one[3], one[2] != " ", one[1]), default=None)
     joined = _joined(lines) if suffix not in (".csv", ".tsv", ".tab") and (best is None or best[1] == 2) else None
     if joined is not None:
         separator, at = joined
@@ -132,7 +132,7 @@ def _delimited(lines: list[str], text: str, suffix: str, server: dict[str, Any])
         server["skip"] = _lines_before(text, rows[first], delimiter, quoting)
         rows = rows[first:]
         named = records(text, delimiter, quoting)[first - 1]
-        if len(named) == width - 1 and has_header([["row", *named], *rows]):
+        if len(named) == width - 1 and not has_header(rows) and has_header([["row", *named], *rows]):
             return server | {"columns": ["row", *named], "header": False}, ["row", *named]  # as R writes row names
     elif len(rows[0]) > width and all(len(row) <= len(rows[0]) for row in rows):
         server["fill"] = True
@@ -211,7 +211,7 @@ def _joined(lines: list[str]) -> tuple[str, str] | None:
                 commonest = Counter(part[1 if at == "last" else 0] for part in parts).most_common(1)[0][1]
                 found.append((commonest, separator, at))
     # A full stop follows the last space of most sentences: what is nearly always the same is no label.
-    commonest, separator, at = min(found, default=(len(sample), "", ""), key=lambda one: one[0])
+    commonest, separator, at = min(found, default=(len(sample), "", ""), key=lambda one: (one[1] == " ", one[0]))
     return (separator, at) if commonest < 0.9 * len(sample) else None
 
 

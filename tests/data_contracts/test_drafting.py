@@ -1,0 +1,241 @@
+"""A drafted contract registers as it is, and says what it saw; what cannot be drafted is one line."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+from data_contracts import hints
+from data_contracts.contract import CONTRACTS, SUFFIX, Contract, parse_contract, shipped
+from data_contracts.detection import detect
+from data_contracts.drafting import draft
+from data_contracts.editor_schema import editor_schema
+from data_contracts.registry import register
+from infra.errors import WrongInput
+from infra.store import FolderStore
+
+Rows = list[dict[str, Any]]
+
+
+def drafted(path: Path) -> Contract:
+    return parse_contract(draft(str(path)), "draft")
+
+
+WORDS = ("the cat", "sat on", "the mat", "and it was", "the end", "of a", "long day", "for all of us", "in the house")
+
+
+def people(count: int = 300) -> Rows:
+    return [
+        {
+            "id": number,
+            "name": f"Ann{chr(97 + number % 26)} Lee{chr(97 + number // 26)}",
+            "email": f"person{number}@example.org",
+            "phone": f"+49 30 {1000000 + number}",
+            "user_id": f"u{number % 60}",
+            "born": f"19{50 + number % 50}-0{1 + number % 9}-17",
+            "height": 150 + number / 7,
+            "code": f"{number:05d}",
+            "text": " ".join(WORDS[(number * k) % len(WORDS)] for k in range(1, 8)) + f" {number}",
+            "label": "good" if number % 3 else "bad",
+        }
+        for number in range(count)
+    ]
+
+
+def as_csv(path: Path, rows: Rows, delimiter: str = ",") -> None:
+    lines = [delimiter.join(rows[0]), *(delimiter.join(map(str, row.values())) for row in rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def as_semicolons(path: Path, rows: Rows) -> None:
+    as_csv(path, rows, ";")
+
+
+def as_jsonl(path: Path, rows: Rows) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def as_json(path: Path, rows: Rows) -> None:
+    path.write_text(json.dumps({"meta": {}, "rows": rows}), encoding="utf-8")
+
+
+def as_parquet(path: Path, rows: Rows) -> None:
+    pq.write_table(pa.Table.from_pylist([{**row, "tags": ["a"]} for row in rows]), path)
+
+
+def as_arrow(path: Path, rows: Rows) -> None:
+    table = pa.Table.from_pylist(rows)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+def as_gzip(path: Path, rows: Rows) -> None:
+    as_csv(path, rows)
+    path.write_bytes(gzip.compress(path.read_bytes()))
+
+
+WRITERS: dict[str, Callable[[Path, Rows], None]] = {
+    "people.csv": as_csv,
+    "people.data": as_semicolons,
+    "people.jsonl": as_jsonl,
+    "people.json": as_json,
+    "people.parquet": as_parquet,
+    "people.arrow": as_arrow,
+    "people.csv.gz": as_gzip,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_draft_tells_the_same_of_any_format_and_registers(name: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path / name, people())
+    made = drafted(tmp_path / name)
+    kinds = {column.name: column.type for column in made.columns}
+    assert made.name == "people" and made.label == "label" and made.inputs == ("text",)
+    assert kinds | {"born": "date"} == dict.fromkeys(people()[0], "string") | {
+        "id": "integer", "born": "date", "height": "number"
+    }  # fmt: skip
+    assert made.split.group == "user_id"
+    assert made.column("id").unique and made.column("label").enum == ("bad", "good")
+    assert made.column("code").type == "string", "a leading zero means something"
+    marks = {entry["name"]: entry.get("classification") for entry in made.document["schema"][0]["properties"]}
+    assert {key for key, mark in marks.items() if mark} == {"name", "email", "phone", "born"} - (
+        {"born"} if not hints.personal("born", "date", ["x"]) else set()
+    )
+    assert all(column.severity == "warning" for column in made.columns if column.options or column.enum)
+    version, _ = register(FolderStore(tmp_path / "store"), made, cache=tmp_path / "cache")
+    assert version.counts["rows_in"] == 300 and version.counts["quarantined"] == 0
+
+
+def test_what_a_draft_saw_is_only_a_warning_for_other_rows(tmp_path: Path) -> None:
+    as_csv(tmp_path / "rows.csv", people())
+    made = drafted(tmp_path / "rows.csv")
+    odd = people()
+    odd[7] |= {"label": "never seen", "height": 999}
+    as_csv(tmp_path / "rows.csv", odd)
+    version, _ = register(FolderStore(tmp_path / "store"), made, cache=tmp_path / "cache")
+    assert version.counts["quarantined"] == 0
+    assert {"label:enum", "height:range"} <= {warning["rule"] for warning in version.manifest["warnings"]}
+
+
+DETECTED: dict[str, tuple[str, bytes, dict[str, Any]]] = {
+    "a tab": ("x.tsv", b"a\tb\n" + b"x\t1\n" * 30, {"format": "tsv"}),
+    "quotes that are text": ("x.tsv", b"a\tb\n" + b'say "no\t1\n"yes\t2\n' * 30, {"format": "tsv", "quoting": False}),
+    "no header": ("x.csv", b"1,a\n2,b\n3,c\n", {"format": "csv", "columns": ["column_1", "column_2"], "header": False}),
+    "a blank name": ("x.csv", b",b\n1,x\n2,y\n", {"format": "csv", "columns": ["column_1", "b"]}),
+    "a name twice": ("x.csv", b"a,a\n1,x\n2,y\n", {"format": "csv", "columns": ["a", "a_2"]}),
+    "a preamble": ("x.csv", b"# from somewhere\na,b\n" + b"1,x\n2,y\n" * 9, {"format": "csv", "skip": 1}),
+    "rows that end early": ("x.csv", b"a,b,c,d\n" + b"1,x\n2,y,3\n" * 9, {"format": "csv", "fill": True}),
+    "Latin-1": ("x.csv", b"a,b\n" + "caf\xe9 \xe0 la carte,1\n".encode("latin-1") * 40, {"format": "csv"}),
+    "UTF-16": ("x.csv", ("a,b\n" + "x,1\n" * 9).encode("utf-16"), {"format": "csv", "encoding": "utf-16"}),
+}
+
+
+@pytest.mark.parametrize("case", DETECTED)
+def test_a_format_is_told_by_the_file(case: str, tmp_path: Path) -> None:
+    name, content, wanted = DETECTED[case]
+    (tmp_path / name).write_bytes(content)
+    server, _ = detect(tmp_path / name)
+    assert {key: value for key, value in server.items() if case != "Latin-1" or key != "encoding"} == wanted
+    if case == "Latin-1":
+        assert content.decode(server["encoding"]).count("café à la carte") == 40
+
+
+@pytest.mark.parametrize(
+    ("line", "at"), [("{text};{label}", "last"), ("{label} {text}", "first"), ("{text}\t{label}", "last")]
+)
+def test_a_label_joined_to_its_text_is_found(line: str, at: str, tmp_path: Path) -> None:
+    rows = [
+        line.format(text=row["text"] + (" ; and so on ." if row["id"] % 4 else "."), label=row["label"])
+        for row in people(100)
+    ]
+    (tmp_path / "rows.txt").write_text("\n".join(rows), encoding="utf-8")
+    made = drafted(tmp_path / "rows.txt")
+    assert made.server["format"] == "lines" and made.server["separator_at"] == at
+    assert made.label == "label" and made.inputs == ("text",) and made.column("label").enum == ("bad", "good")
+
+
+def test_files_named_for_a_split_pin_it(tmp_path: Path) -> None:
+    for name, rows in {"train": people()[:200], "dev": people()[200:250], "test": people()[250:]}.items():
+        as_csv(tmp_path / f"{name}.csv", rows)
+    made = drafted(tmp_path)
+    assert made.split.files == {"train": ("train.csv",), "validation": ("dev.csv",), "test": ("test.csv",)}
+    version, _ = register(FolderStore(tmp_path / "store"), made, cache=tmp_path / "cache")
+    assert [version.counts[split] for split in ("train", "validation", "test")] == [200, 50, 50]
+
+
+def test_folders_of_images_and_of_texts_are_drafted(tmp_path: Path) -> None:
+    for number in range(40):
+        folder = tmp_path / "pictures" / ("cat" if number % 2 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (2, 2), number).save(folder / f"{number}.png")
+        (tmp_path / "texts").mkdir(exist_ok=True)
+        (tmp_path / "texts" / f"{number}.txt").write_text(f"document {number}\n" * 9, encoding="utf-8")
+    pictures, texts = drafted(tmp_path / "pictures"), drafted(tmp_path / "texts")
+    assert pictures.images == ("image",) and pictures.label == "label" and pictures.inputs == ("image",)
+    assert texts.source == "corpus" and texts.inputs == ("text",)
+    for made in (pictures, texts):
+        version, _ = register(FolderStore(tmp_path / "store"), made, cache=tmp_path / "cache")
+        assert version.counts["rows_in"] == 40 and version.counts["quarantined"] == 0
+
+
+REFUSED = {
+    "x.xlsx": (b"PK\x03\x04 and more", "is a ZIP archive .*; export it as CSV"),
+    "x.csv": (b"", "is empty"),
+    "x.txt": (b"\n\n \n", "nothing but blank lines"),
+    "x.json": (b"[" * 100_000, "nested too deep"),
+    "x.parquet": (b"PAR1 and no more", "is not whole Parquet"),
+    "x.bin": (b"abc\0def" * 100, "holds NUL bytes"),
+    "y.json": (b'{"a": 1, "b": {"c": 2}}\n{', "is not JSON"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_drafted_is_one_line(name: str, tmp_path: Path) -> None:
+    content, words = REFUSED[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WrongInput, match=words) as caught:
+        draft(str(tmp_path / name))
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "meaning"),
+    [
+        ("contact", ["a@b.org", "c@d.net"], "e-mail address"),
+        ("call", ["+49 30 1234567", "(030) 765-4321"], "phone number"),
+        ("first_name", ["Ann", "Bo"], "name of a person"),
+        ("name", ["Ada Lovelace", "Alan Turing"], "name of a person"),
+        ("name", ["blue paint", "nail"], None),
+        ("file_name", ["a.txt"], None),
+        ("when", ["2024-01-01", "2024-01-02"], None),
+        ("telescope", ["hubble"], None),
+    ],
+)
+def test_personal_data_is_suspected(name: str, values: list[str], meaning: str | None) -> None:
+    assert hints.personal(name, "string", values) == meaning
+
+
+def test_a_language_is_guessed() -> None:
+    assert hints.language(["Der Hund ist nicht auf dem Tisch und die Katze ist mit der Maus im Haus"] * 9) == "German"
+    assert hints.language(["это не так просто, как кажется"] * 9) == "Russian or another in Cyrillic"
+    assert hints.language(["zx qw ty"] * 100) is None
+
+
+def test_the_editor_schema_takes_every_shipped_contract_and_no_other_word() -> None:
+    schema = editor_schema()
+    validator = jsonschema.Draft201909Validator(schema)
+    for name in shipped():
+        document = yaml.safe_load((CONTRACTS / f"{name}{SUFFIX}").read_text(encoding="utf-8"))
+        assert list(validator.iter_errors(document)) == []
+        document["customProperties"].append({"property": "slipway.lable", "value": "x"})
+        assert list(validator.iter_errors(document))
+        document["customProperties"][-1] = {"property": "slipway.split", "value": {"tset": 0.1}}
+        assert list(validator.iter_errors(document))
