@@ -110,6 +110,19 @@ def test_against_scipy() -> None:
     assert outcome["effect"] == pytest.approx(jensenshannon(list(old.values()), list(new.values()), base=2))
 
 
+def test_one_p_value_that_holds_ends_the_rejecting(made: Contract, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Holm: 0.03 is not below 0.05 / 2, so that 0.04 is below 0.05 / 1 no longer counts."""
+    planted = iter([0.04, 0.03])
+    outcome = {"statistic": 1.0, "effect": 0.9, "sentence": ""}
+    categories = load_test("categories")
+    monkeypatch.setattr(categories, "compare", lambda *_: {**outcome, "p_value": next(planted)})
+    profiles = [profile(draw(seed), made) for seed in (0, 1)]
+    for side in profiles:
+        side["sample"]["columns"] = {}
+    found = compare(profiles[0], profiles[1], made)
+    assert [(result.p_value, result.drifted) for result in found] == [(0.03, False), (0.04, False)]
+
+
 def test_a_column_may_be_ignored_only_said_or_compared_by_another_test(contract: Maker) -> None:
     columns = {"n": "integer", "kind": "string"}
     before = named({"n": [1, 2, 3, 4] * 200, "kind": ["a"] * 800})

@@ -145,7 +145,7 @@ def test_a_small_shift_has_the_effect_that_the_text_says() -> None:
 
 def test_texts_shared_by_both_versions_do_not_count_against_them() -> None:
     """A version with some more rows: each old row's twin would teach the classifier the wrong answer."""
-    rows = text(np.random.default_rng(0), 900, False)
+    rows = text(np.random.default_rng(0), 903, False)
     grown = [*rows, *text(np.random.default_rng(1), 100, False)]
     found = outcome("text", rows, grown)
     assert 0.4 < found["statistic"] < 0.6 and found["p_value"] > 0.05

@@ -68,7 +68,8 @@ def test_the_assignment_is_for_ever(text: str, split: str) -> None:
 
 
 @given(st.lists(st.tuples(st.text() | st.none(), st.integers(-9, 9) | st.none()), min_size=1, max_size=8))
-@example([("A\x1cb\t c ", 1), ("\x85É\x00", None), (" \x0b", 2)])
+@example([("A\x1cb\t c ", 1), (" \x0b", 2)])
+@example([("a b", 1), ("\x85É\x00", None)])
 @example([("two  spaces", 1)])
 @example([("STRASSE", 1), ("Straße", 2)])
 def test_keys_by_arrow_are_the_keys(rows: list[tuple[str | None, int | None]]) -> None:
