@@ -304,3 +304,19 @@ def test_a_document_is_cut_where_the_contract_says(tmp_path: Path) -> None:
     ]
     with pytest.raises(WrongInput, match=r"slipway.cut: the shares sum to 0.9"):
         read(make({"text": "string"}, "corpus", cut={"train": 0.9}), str(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("pattern", ["*.csv", "**/*.csv", "a/*.csv", "a/**", "?.csv", "[ab].csv", "[!ab].csv", "a.csv"])
+def test_a_glob_finds_the_same_names_on_disk_and_in_a_store(pattern: str, tmp_path: Path) -> None:
+    import glob
+
+    from data_contracts.splits import fits
+
+    names = ["a.csv", "b.csv", "c.csv", "a/b.csv", "a/b/c.csv", "a/x.txt", "abc.csv"]
+    for name in names:
+        path = tmp_path / name.replace("a/", "dir/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = glob.glob(pattern.replace("a/", "dir/"), root_dir=tmp_path, recursive=True)
+    on_disk = {name.replace("dir/", "a/") for name in found if (tmp_path / name).is_file()}
+    assert {name for name in names if fits(name, pattern)} == on_disk
