@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
 from collections.abc import Callable
@@ -26,8 +27,15 @@ COLUMNS = {"text": "string", "kind": "string", "age": "integer"}
 # A fresh process that has imported what registering needs, and has no threads of ours.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
-    ["data_contracts.draft", "data_contracts.version_files", "data_contracts.tags", "boto3", "datasketch"]
+    ["pytest", "data_contracts.draft", "data_contracts.version_files", "data_contracts.tags", "boto3", "datasketch"]
 )
+
+
+def process(job: Callable[..., None], *arguments: Any) -> Any:
+    """A child that runs a function of this file; by path, because the tests are on no import path of a child's."""
+    started = {"JOB": (job.__name__, arguments)}
+    return PROCESSES.Process(target=runpy.run_path, args=(__file__, started, "__main__"))
+
 
 Place = tuple[str, ...]
 """What a process needs to open the store: a folder, or bucket and prefix."""
@@ -45,24 +53,27 @@ def open_place(place: Place) -> Store:
 
 
 def register_in(place: Place, text: str, path: str, start: Barrier, answers: Any) -> None:
-    store = open_place(place)
-    made = parse_contract(text, "made.odcs.yaml")
     start.wait()
-    version, created = register(store, made, path, cache=Path(path).parent / f"cache-{os.getpid()}")
-    answers.put((version.digest, created))
+    try:
+        store = open_place(place)
+        made = parse_contract(text, "made.odcs.yaml")
+        version, created = register(store, made, path, cache=Path(path).parent / f"cache-{os.getpid()}")
+        answers.put((version.digest, created))
+    except Exception as error:  # the parent waits for every answer
+        answers.put((repr(error), False))
 
 
 def register_at_once(store: Store, made: Contract, path: Path, number: int) -> None:
     start, answers = PROCESSES.Barrier(number), PROCESSES.Queue()
     arguments = (place_of(store), made.text, str(path), start, answers)
-    processes = [PROCESSES.Process(target=register_in, args=arguments) for _ in range(number)]
-    for process in processes:
-        process.start()
-    found = [answers.get(timeout=300) for _ in processes]
-    for process in processes:
-        process.join(timeout=60)
-        assert process.exitcode == 0
-    assert len({digest for digest, _ in found}) == 1
+    processes = [process(register_in, *arguments) for _ in range(number)]
+    for one in processes:
+        one.start()
+    found = [answers.get(timeout=120) for _ in processes]
+    for one in processes:
+        one.join(timeout=60)
+        assert one.exitcode == 0
+    assert len({digest for digest, _ in found}) == 1, found
     assert sum(created for _, created in found) == 1, "one commit, the rest say it exists"
     (version,) = list_versions(store)
     assert version.digest == found[0][0] and damage(store, version) is None
@@ -113,7 +124,7 @@ def test_sixteen_writers_of_one_tag_lose_no_update(
     refs = [register(store, contract({"text": "string", "kind": "string"}),
                      str(write(tmp_path / "rows.csv", sentences[:count])))[0].ref for count in (300, 400)]  # fmt: skip
     start = PROCESSES.Barrier(16)
-    writers = [PROCESSES.Process(target=tag_in, args=(place_of(store), refs, number, start)) for number in range(16)]
+    writers = [process(tag_in, place_of(store), refs, number, start) for number in range(16)]
     for writer in writers:
         writer.start()
     for writer in writers:
@@ -165,13 +176,11 @@ def interrupt(store: Store, made: Contract, path: Path, times: int) -> None:
     answers = PROCESSES.Queue()
 
     def run(call: int, where: Store) -> int:
-        process = PROCESSES.Process(
-            target=register_and_die, args=(place_of(where), made.text, str(path), call, answers)
-        )
-        process.start()
-        process.join(timeout=300)
-        assert process.exitcode is not None
-        return process.exitcode
+        child = process(register_and_die, place_of(where), made.text, str(path), call, answers)
+        child.start()
+        child.join(timeout=300)
+        assert child.exitcode is not None
+        return int(child.exitcode)
 
     aside = FolderStore(path.parent / "aside")
     assert run(-1, aside) == 0
@@ -216,3 +225,8 @@ def test_fifty_kills_leave_nothing_half_done_on_a_real_server(
     contract: Maker, write: Writer, s3_store: S3Store, tmp_path: Path, rows: Rows
 ) -> None:
     interrupt(s3_store, contract(COLUMNS), write(tmp_path / "rows.csv", rows), 50)
+
+
+if __name__ == "__main__":
+    name, arguments = globals()["JOB"]
+    globals()[name](*arguments)
