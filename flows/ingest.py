@@ -8,7 +8,7 @@ from data_contracts import registry
 from data_contracts.contract import Contract, load_contract, shipped
 from data_contracts.source import load_source
 from flows.code_key import code_of
-from flows.steps import Outputs, Step, libraries
+from flows.steps import Outputs, Step, libraries, record
 from infra.errors import WrongInput, choices
 from infra.progress import Progress
 from infra.settings import Settings
@@ -46,7 +46,22 @@ def origin(settings: Settings, experiment: Experiment) -> Origin:
 
 
 def register_step(settings: Settings, experiment: Experiment) -> Step:
-    found = origin(settings, experiment)
+    return _step(settings, origin(settings, experiment))
+
+
+def record_registration(settings: Settings, contract: Contract, version: registry.Version, started: float) -> None:
+    """Let plans know of a registration made by hand, so that `retrain` does not read the same data again."""
+    step = _step(settings, Origin(contract, _recorded_source(settings, contract.name)))
+    record(settings.object_store, step, step.ingredients({}), {"ref": f"{version.name}@{version.digest}"}, started, [])
+
+
+def _recorded_source(settings: Settings, name: str) -> str | None:
+    """The source as the registry wrote it down, which is what later plans compare with."""
+    last = registry.registered_from(settings.object_store, name)
+    return last["source"] if last else None
+
+
+def _step(settings: Settings, found: Origin) -> Step:
     store = settings.object_store
 
     def ingredients(outputs: Outputs) -> dict[str, Any]:

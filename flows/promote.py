@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from flows.code_key import code_of
 from flows.evidence import Evidence, Subject, find_champion
 from flows.gate import parse_gates, passed, run_gates
 from flows.models import ModelVersion
-from flows.steps import Outputs, Step, libraries
+from flows.steps import Outputs, Step, libraries, record
 from flows.train import artifact_damage
 from infra import artifacts
 from infra.progress import Progress
 from infra.settings import Settings
-from training.experiment import Experiment
+from training.experiment import Experiment, validate_experiment
 from training.run_log import RunLog, read_state
 
 
@@ -97,6 +98,17 @@ def promote_step(settings: Settings, experiment: Experiment, needs: tuple[str, .
         run=run,
         damage=damage,
     )
+
+
+def record_promotion(settings: Settings, version: ModelVersion, scorecard: str, entry: promotion.Entry) -> None:
+    """Let plans know of a promotion made by hand."""
+    step = promote_step(settings, validate_experiment(version.experiment, version.ref), ())
+    outputs: dict[str, dict[str, Any]] = {
+        f"train {version.name}": {"version": version.version},
+        f"gate {version.name}": {"scorecard": scorecard},
+    }
+    output = {"entry": entry.sequence, "promoted": True}
+    record(settings.object_store, step, step.ingredients(outputs), output, time.time(), [])
 
 
 def compared_with(settings: Settings, version: ModelVersion) -> int | None:

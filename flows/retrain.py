@@ -26,7 +26,7 @@ class Report:
         return [
             {
                 "step": one.step,
-                "status": one.status if one.cached else ("ran" if one.step in self.outputs else "stale"),
+                "status": "ran" if not one.cached and one.step in self.outputs else one.status,
                 "reasons": one.reasons,
                 "seconds": round(self.seconds.get(one.step, 0.0), 2),
                 "output": self.outputs.get(one.step, one.output),

@@ -50,7 +50,7 @@ class Decision:
 
     step: str
     status: str
-    """cached | stale"""
+    """cached | stale | open: known when the steps before it have run, and cached if they give what they gave"""
     reasons: list[str]
     output: dict[str, Any] | None = None
     key: str = ""
@@ -73,10 +73,10 @@ def libraries(*names: str) -> dict[str, str]:
 
 
 def decide(store: Store, step: Step, outputs: Outputs, forced: str = "") -> Decision:
-    """Cached, or stale and why. Steps it needs that have no output yet make it stale: what they give is not known."""
+    """Cached, or stale and why; open while steps it needs have no output: what they will give is not known."""
     unknown = [name for name in step.needs if name not in outputs]
     if unknown:
-        return Decision(step=step.name, status="stale", reasons=[f"follows {name}" for name in unknown])
+        return Decision(step=step.name, status="open", reasons=[f"follows {name}" for name in unknown])
     ingredients = step.ingredients(outputs)
     key = digest(ingredients)
     record = _read(store, _place(step, key))
@@ -173,6 +173,10 @@ def explain(before: Any, after: Any, path: str = "") -> list[str]:
             else:
                 found += explain(before[name], after[name], inner)
         return found
+    if isinstance(before, list) and isinstance(after, list) and before and after and path.startswith("moved"):
+        changed = [row for row in after if row not in before] or [row for row in before if row not in after]
+        names = [str(row[0] if isinstance(row, list) else row) for row in changed]
+        return [f"{path}: {', '.join(names[:3])} changed" + (f" and {len(names) - 3} more" if len(names) > 3 else "")]
     return [] if before == after else [f"{path}: from {_short(before)} to {_short(after)}"]
 
 

@@ -110,7 +110,8 @@ def experiment_path(name: str) -> Path:
         path = folder / f"{name}.yaml"
         if path.is_file():
             return path
-    shipped = [path.stem for folder in (Path("experiments"), FOLDER) for path in folder.glob("*.yaml")]
+    files = [path for folder in (Path(), Path("experiments"), FOLDER) for path in folder.glob("*.yaml")]
+    shipped = [path.stem for path in files if not path.name.endswith(".odcs.yaml")]
     raise WrongInput(f"experiment '{name}': is unknown; {choices(name, shipped)} (or give a file ending in .yaml)")
 
 

@@ -9,6 +9,9 @@ import click
 from flows.commands.output import as_json, emit, first_line, table, workplace
 from infra.errors import Refused
 
+SHOWN = 20
+"""Quarantined rows that `show` names."""
+
 
 @click.group()
 def data() -> None:
@@ -29,12 +32,16 @@ def register(contract: str, source: str | None, as_json: bool) -> None:
 
     Example: slipway data register reviews.odcs.yaml --source reviews.csv
     """
+    import time
+
     from data_contracts import registry
     from data_contracts.contract import load_contract
+    from flows.ingest import record_registration
     from infra.progress import stage
 
     checked = load_contract(contract)
     settings = workplace(create=True)
+    started = time.time()
     with stage("register") as progress:
         version, created = registry.register(
             settings.object_store,
@@ -44,6 +51,7 @@ def register(contract: str, source: str | None, as_json: bool) -> None:
             cache=settings.folder / "cache",
             memory_limit=settings.memory_limit,
         )
+    record_registration(settings, checked, version, started)
     document = {"ref": f"{version.name}@{version.digest}", "created": created, "counts": version.counts}
 
     def human(body: dict[str, Any]) -> None:
@@ -51,10 +59,7 @@ def register(contract: str, source: str | None, as_json: bool) -> None:
         click.echo("  ".join(f"{name} {count:,}" for name, count in version.counts.items()))
         if version.counts["quarantined"]:
             click.echo(f"why rows were quarantined: slipway data show {version.ref}")
-        for warning in version.manifest["warnings"]:
-            named = warning.get("named", [])
-            first = f" (first: {named[0]})" if named else ""
-            click.echo(f"warning: {warning['reason']}{first}")
+        _show_warnings(version.manifest["warnings"])
 
     emit(document, as_json, human)
 
@@ -81,9 +86,8 @@ def validate(contract: str, source: str | None, as_json: bool) -> None:
     def human(body: dict[str, Any]) -> None:
         click.echo(f"{counts['rows_in']:,} rows read, {counts['quarantined']:,} violate the contract")
         for one in body["quarantined"]:
-            click.echo(f"  {one['file']}:{one['row']}  {one['reason']}")
-        for warning in body["warnings"]:
-            click.echo(f"  warning: {warning}")
+            click.echo(f"  {one['file']}, row {one['row']}: {one['reason']}")
+        _show_warnings(body["warnings"])
 
     emit(found, as_json, human)
     if counts["quarantined"]:
@@ -124,9 +128,9 @@ def show(ref: str, as_json: bool) -> None:
 
     store = workplace().object_store
     version = registry.resolve(store, ref)
-    quarantine = registry.read_quarantine(store, version)["rules"].to_pylist()
-    reasons = Counter(rule for rules in quarantine for rule in rules)
-    document = {**version.manifest, "quarantine_reasons": reasons}
+    quarantine = registry.read_quarantine(store, version).select(["file", "row", "rules", "reason"]).to_pylist()
+    reasons = Counter(rule for one in quarantine for rule in one["rules"])
+    document = {**version.manifest, "quarantine_reasons": reasons, "quarantine": quarantine[:SHOWN]}
 
     def human(body: dict[str, Any]) -> None:
         click.echo(f"{version.name}@{version.digest}")
@@ -135,8 +139,19 @@ def show(ref: str, as_json: bool) -> None:
         if reasons:
             click.echo()
             table([[count, reason] for reason, count in reasons.most_common()], ["rows", "quarantined by rule"])
+            for one in body["quarantine"]:
+                click.echo(f"  {one['file']}, row {one['row']}: {one['reason']}")
+            if len(quarantine) > SHOWN:
+                click.echo(f"  and {len(quarantine) - SHOWN:,} more")
+        _show_warnings(version.manifest["warnings"])
 
     emit(json.loads(json.dumps(document)), as_json, human)
+
+
+def _show_warnings(warnings: list[dict[str, Any]]) -> None:
+    for warning in warnings:
+        named = warning.get("named", [])
+        click.echo(f"warning: {warning['reason']}" + (f" (first: {named[0]})" if named else ""))
 
 
 def _short(ref: str) -> str:

@@ -103,7 +103,7 @@ def promote(model: str, reason: str, as_json: bool) -> None:
     Example: slipway promote library-docs@candidate
     """
     from flows import promotion, references
-    from flows.promote import newest_scorecard
+    from flows.promote import newest_scorecard, record_promotion
 
     settings = workplace()
     store = settings.object_store
@@ -113,6 +113,7 @@ def promote(model: str, reason: str, as_json: bool) -> None:
         raise Refused(f"model {version.ref}: has not been gated; run slipway gate {version.ref} first")
     done = promotion.promote(store, version, card, author=settings.author_name, reason=reason)
     promotion.mirror(store, settings, version.name)
+    record_promotion(settings, version, card, done.entry)
     emit({"model": version.ref, "entry": done.entry.sequence, "created": done.created}, as_json,
          lambda _: click.echo(done.sentence))  # fmt: skip
 

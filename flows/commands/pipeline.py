@@ -1,5 +1,6 @@
 """Commands that run steps: demo, plan, train, retrain; and those about runs and recipes."""
 
+import json
 import time
 from typing import Any
 
@@ -7,6 +8,7 @@ import click
 
 from flows.commands.output import as_json, emit, table, workplace
 from infra.errors import Refused, WrongInput
+from infra.store import Store
 
 override = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a field of the experiment.")
 
@@ -18,6 +20,9 @@ override = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE"
 @as_json
 def plan(experiment: str, overrides: tuple[str, ...], explain: bool, as_json: bool) -> None:
     """What `retrain` would run, and why; runs nothing.
+
+    A step is cached, stale, or open: whether it runs is known when the one it follows has run, and it stays cached
+    where that gives what it gave before.
 
     Example: slipway plan library-docs --set masking_rate=0.2 --explain
     """
@@ -108,7 +113,7 @@ def retrain(
     report = run_steps(settings, steps, config.name, check_data=check == "data")
     document = {"model": config.name, "accepted": kept, "steps": report.to_json()}
     emit(document, as_json, lambda body: _show_steps(body["steps"], explain=False))
-    _refuse_if_rejected(config.name, report.outputs)
+    _refuse_if_rejected(settings.object_store, config.name, report.outputs)
 
 
 @click.command()
@@ -226,10 +231,14 @@ def _show_steps(steps: list[dict[str, Any]], explain: bool) -> None:
     table(rows, ["step", "state", "time", "why"])
 
 
-def _refuse_if_rejected(name: str, outputs: dict[str, dict[str, Any]]) -> None:
+def _refuse_if_rejected(store: Store, name: str, outputs: dict[str, dict[str, Any]]) -> None:
     gated = outputs.get(f"gate {name}")
     if gated and not gated["passed"]:
-        raise Refused(f"model {name}: the gates said no; slipway gate {name} shows the scorecard")
+        where = f"scorecards/{gated['scorecard']}"
+        verdicts = json.loads(store.get(f"{where}/scorecard.json"))["verdicts"]
+        failed = [one["gate"] for one in verdicts if not one["passed"] and one["severity"] == "block"]
+        page = store.local_path(f"{where}/scorecard.html")
+        raise Refused(f"model {name}: the gates said no ({', '.join(failed)}); the scorecard is {page}")
 
 
 COMMANDS = (plan, train, retrain, demo, runs, stop, recipes)

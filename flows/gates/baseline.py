@@ -26,7 +26,7 @@ class Baseline(Gate):
         judged = difference["value"] if self.decide_by == "value" else difference["low"]
         passed = judged >= -self.margin
         name = METRICS[self.metric]
-        end = "." if self.decide_by == "value" else ", judged by the lower end of the interval."
+        end = ", judged by the " + ("measured value." if self.decide_by == "value" else "lower end of the interval.")
         allowed = f"{100 * self.margin:.1f} points by which it may fall short{end}"
         return self.verdict(
             passed,

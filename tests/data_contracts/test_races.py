@@ -182,16 +182,25 @@ def interrupt(store: Store, made: Contract, path: Path, times: int) -> None:
         assert child.exitcode is not None
         return int(child.exitcode)
 
-    aside = FolderStore(path.parent / "aside")
-    assert run(-1, aside) == 0
-    total, whole = answers.get(timeout=60), resolve(aside, "made").digest
+    def clear() -> None:
+        for key in list(store.list("")):
+            store.delete(key)
+        if isinstance(store, FolderStore):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(store.folder)
+
+    assert run(-1, store) == 0
+    total, whole = answers.get(timeout=60), resolve(store, "made").digest
     assert total > 1000
+    clear()
     seen = {"absent": 0, "whole": 0}
     for number in range(times):
         # Spread over all calls, the last ones (files, manifest, tag) as often as all others.
         share = (number + 0.5) / times
         call = int(total * (share if number % 2 else 0.9 + share / 10)) + 1
-        assert run(call, store) == -signal.SIGKILL, f"call {call} of {total}"
+        died = run(call, store) == -signal.SIGKILL
+        # A retry more or less of S3's client: the very last calls may come to nothing, and the registration to its end.
+        assert died or call > 0.99 * total, f"call {call} of {total}"
         versions = list_versions(store)
         seen["whole" if versions else "absent"] += 1
         for version in versions:
@@ -200,11 +209,7 @@ def interrupt(store: Store, made: Contract, path: Path, times: int) -> None:
         version, created = register(store, made, str(path))
         assert (version.digest, created) == (whole, not versions)
         assert resolve(store, "made").digest == whole and damage(store, version) is None
-        for key in list(store.list("")):
-            store.delete(key)
-        if isinstance(store, FolderStore):
-            with contextlib.suppress(FileNotFoundError):
-                shutil.rmtree(store.folder)
+        clear()
     assert seen["absent"] and (seen["whole"] or times < 10), seen
 
 

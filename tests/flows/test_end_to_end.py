@@ -88,6 +88,10 @@ def test_one_mlflow_run_holds_parameters_curves_dataset_and_model(shop: Shop, pr
     assert client.get_metric_history(run.info.run_id, "validation_accuracy")
 
 
+def test_after_the_way_by_hand_a_plan_has_nothing_to_do(shop: Shop, promoted: dict[str, Any]) -> None:
+    assert {one["step"]: one["reasons"] for one in shop.ask("plan", "reviews") if one["status"] != "cached"} == {}
+
+
 ROWS = ["a lovely tasty thing5", "rude and late thing7", "nothing known here"]
 
 
