@@ -51,14 +51,13 @@ def register_step(settings: Settings, experiment: Experiment) -> Step:
 
 def record_registration(settings: Settings, contract: Contract, version: registry.Version, started: float) -> None:
     """Let plans know of a registration made by hand, so that `retrain` does not read the same data again."""
-    step = _step(settings, Origin(contract, _recorded_source(settings, contract.name)))
-    record(settings.object_store, step, step.ingredients({}), {"ref": f"{version.name}@{version.digest}"}, started, [])
-
-
-def _recorded_source(settings: Settings, name: str) -> str | None:
-    """The source as the registry wrote it down, which is what later plans compare with."""
-    last = registry.registered_from(settings.object_store, name)
-    return last["source"] if last else None
+    last = registry.registered_from(settings.object_store, contract.name)
+    if last is None or last["digest"] != version.digest:
+        return  # somebody else's registration came in between: a plan will look for itself
+    step = _step(settings, Origin(contract, last["source"]))
+    # What the source said of itself before it was read, not now: it may have moved meanwhile.
+    ingredients = {**step.ingredients({}), "moved": last["fingerprint"]}
+    record(settings.object_store, step, ingredients, {"ref": f"{version.name}@{version.digest}"}, started, [])
 
 
 def _step(settings: Settings, found: Origin) -> Step:
