@@ -144,6 +144,8 @@ def test_sixteen_writers_of_one_tag_lose_no_update(
 
 
 OURS = ("data_contracts", "infra")
+LAST_CALLS = 100
+"""So many calls from the end the manifest is about to be written."""
 
 
 def die_at(call: int) -> list[int]:
@@ -195,9 +197,10 @@ def interrupt(store: Store, made: Contract, path: Path, times: int) -> None:
     clear()
     seen = {"absent": 0, "whole": 0}
     for number in range(times):
-        # Spread over all calls, the last ones (files, manifest, tag) as often as all others.
+        # A third spread over all calls, a third over the last tenth (files), a third over the last (manifest, tag).
         share = (number + 0.5) / times
-        call = int(total * (share if number % 2 else 0.9 + share / 10)) + 1
+        span = (total, total // 10, LAST_CALLS)[number % 3]
+        call = total - int(span * (1 - share))
         died = run(call, store) == -signal.SIGKILL
         # A retry more or less of S3's client: the very last calls may come to nothing, and the registration to its end.
         assert died or call > 0.99 * total, f"call {call} of {total}"
