@@ -81,10 +81,11 @@ def test_rows_are_matched_by_their_group(contract: Maker, compared: Callable[...
     after = [dict(row) for row in grouped[1:]]
     after[4]["kind"] = "stone"
     after.append({"id": 2000, "text": "by a new author", "kind": "metal", "author": "author 60"})
+    after.append({"id": 2001, "text": "one more of a group that changed", "kind": "metal", "author": "author 5"})
     made = contract({"id": "integer", "text": "string", "kind": "string", "author": "string"}, label="kind",
                     inputs=["text"], split={"group": "author"})  # fmt: skip
     found = compared(made, grouped, after)
-    assert found["rows"]["matched_by"] == "author" and counts(found) == (398, 1, 1, 1, 0)
+    assert found["rows"]["matched_by"] == "author" and counts(found) == (398, 2, 1, 1, 0)
     assert found["rows"]["groups"] == {"changed": 1, "shown": ["author 5"]}
 
 
