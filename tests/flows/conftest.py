@@ -84,6 +84,9 @@ class World:
         self.store = self.settings.object_store
         self.evidence = Evidence(self.store, self.settings)
 
+    def dataset_of(self, subject: Subject) -> Version:
+        return resolve(self.store, subject.dataset)
+
     def dataset(self, name: str) -> Version:
         return resolve(self.store, self.references[name])
 

@@ -1,10 +1,16 @@
-"""Every gate passes its good example, rejects its bad one, says no without its evidence, and holds its threshold."""
+"""What holds for every gate: it passes its good example, rejects its bad one, and says no without its evidence.
 
-import json
+An example is one file, `gate_examples/<gate>.py`, found by the gate's name:
+
+    example(world, good)    the gate's settings, a candidate, and a champion or None
+    proof(world, subject)   optional: store keys without which it cannot judge; else the files of the evaluation
+    COMPARES = True         optional: without a champion there is nothing to compare
+    WRONG = [...]           optional: (settings, what the one line says) of settings that cannot be
+"""
+
+import importlib
 import subprocess
 import sys
-import textwrap
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,147 +23,66 @@ from infra.digests import digest_bytes
 from infra.errors import WrongInput
 from infra.settings import child_environment
 
-Example = tuple[dict[str, Any], Subject, Subject | None]
-"""A gate's settings, a candidate, a champion."""
+
+def load_example(name: str) -> Any:
+    try:
+        return importlib.import_module(f"tests.flows.gate_examples.{name}")
+    except ModuleNotFoundError:
+        pytest.fail(f"flows/gates/{name}.py needs an example: tests/flows/gate_examples/{name}.py")
 
 
-def threshold(world: Any, good: bool) -> Example:
-    return {"metric": "accuracy", "minimum": 0.85}, world.candidate(right=0.9 if good else 0.8), None
+def evaluation_files(world: Any, subject: Subject) -> list[str]:
+    return [f"evaluations/{subject.evaluation}/{file}" for file in ("metrics.json", "predictions.parquet")]
 
 
-def champion(world: Any, good: bool) -> Example:
-    first = world.promote(world.candidate(right=0.9))
-    return {"margin": 0.05}, world.candidate(right=0.89 if good else 0.8), first
-
-
-def baseline(world: Any, good: bool) -> Example:
-    return {"margin": 0.02}, world.candidate(right=0.8, baseline=0.8 if good else 0.9), None
-
-
-def beats_baseline(world: Any, good: bool) -> Example:
-    return {"severity": "block"}, world.candidate(right=0.9, baseline=0.8 if good else 0.9), None
-
-
-def drift(world: Any, good: bool) -> Example:
-    first = world.promote(world.candidate())
-    return {}, world.candidate(dataset="grown" if good else "drifted"), first
-
-
-def package(world: Any, good: bool) -> Example:
-    address = save_package(world, "record" if good else "ant")
-    return {}, world.candidate(right=0.9, package=address), None
-
-
-EXAMPLES: dict[str, Callable[[Any, bool], Example]] = {
-    function.__name__: function for function in (threshold, champion, baseline, beats_baseline, drift, package)
-}
-
-
-def save_package(world: Any, answer: str) -> str:
-    """An MLflow package that answers as the evaluation of `world.candidate(right=0.9)` recorded, or always `answer`."""
-    import mlflow.pyfunc
-    import pandas
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
-
-    from data_contracts.registry import read_split
-
-    folder = world.folder / f"package-{answer}"
-    folder.mkdir()
-    code = folder / "animal_package.py"
-    code.write_text(
-        textwrap.dedent(
-            """
-            import json
-
-            def _load_pyfunc(path):
-                return Package(json.load(open(path)))
-
-            class Package:
-                def __init__(self, answers):
-                    self.answers = answers
-                    if answers is None:
-                        raise RuntimeError("weights are torn")
-
-                def predict(self, model_input, params=None):
-                    import pandas
-
-                    found = [self.answers.get(text, "ant") for text in model_input["text"]]
-                    return pandas.DataFrame({"label": found, "confidence": [0.9] * len(found)})
-            """
-        )
-    )
-    table = read_split(world.store, world.dataset("old"), "test")
-    texts, truth = table["text"].to_pylist(), table["label"].to_pylist()
-    right = round(0.9 * len(truth))
-    order = ["ant", "bee", "cat"]
-    answers = truth[:right] + [order[(order.index(label) + 1) % 3] for label in truth[right:]]
-    recorded: dict[str, str] | None = dict(zip(texts, answers, strict=True)) if answer == "record" else {}
-    (folder / "answers.json").write_text(json.dumps(None if answer == "torn" else recorded))
-    mlflow.pyfunc.save_model(
-        path=str(folder / "model"),
-        loader_module="animal_package",
-        data_path=str(folder / "answers.json"),
-        code_paths=[str(code)],
-        signature=ModelSignature(Schema([ColSpec("string", "text")]), Schema([ColSpec("string", "label")])),
-        input_example=pandas.DataFrame([{"text": "an ant"}]) if answer != "torn" else None,
-        pip_requirements=["mlflow"],
-    )
-    return str(folder / "model")
+COMPARING = [name for name in gate_names() if getattr(load_example(name), "COMPARES", False)]
+WRONG = [(name, *case) for name in gate_names() for case in getattr(load_example(name), "WRONG", ())]
 
 
 @pytest.fixture(params=gate_names())
-def example(request: pytest.FixtureRequest) -> tuple[str, Callable[[Any, bool], Example]]:
-    assert request.param in EXAMPLES, f"flows/gates/{request.param}.py needs an example here"
-    return request.param, EXAMPLES[request.param]
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 @pytest.mark.parametrize("good", [True, False], ids=["good", "bad"])
-def test_every_gate_passes_its_good_example_and_rejects_its_bad_one(world, example, good):
-    name, build = example
-    settings, candidate, reigning = build(world, good)
+def test_every_gate_passes_its_good_example_and_rejects_its_bad_one(world, name, good):
+    settings, candidate, reigning = load_example(name).example(world, good)
     verdict = world.judge(name, settings, candidate, reigning)
     assert verdict.passed == good, verdict.sentence
     assert "could not be judged" not in verdict.sentence.lower()
     assert verdict.gate == name
     assert verdict.observed is not None and verdict.threshold is not None and verdict.measure
     assert verdict.sentence.endswith(".") and "\n" not in verdict.sentence
-    assert world.store.exists(verdict.evidence)
-
-    for file in (
-        *((cited.key, cited.digest) for cited in verdict.also_cited),
+    assert all(row.keys() == verdict.details[0].keys() for row in verdict.details)
+    for key, digest in (
         (verdict.evidence, verdict.evidence_digest),
+        *((cited.key, cited.digest) for cited in verdict.also_cited),
     ):
-        assert digest_bytes(world.store.get(file[0])) == file[1]
+        assert digest_bytes(world.store.get(key)) == digest
 
 
 @pytest.mark.parametrize("how", ["lost", "altered"])
 @pytest.mark.parametrize("whose", ["candidate", "champion"])
-def test_every_gate_says_no_without_its_evidence(world, example, whose, how, monkeypatch):
-    name, build = example
-    monkeypatch.setattr("infra.tracking.ask_package", lambda *arguments: pytest.fail("asked without evidence"))
-    monkeypatch.setattr(f"{__name__}.save_package", lambda *arguments: "models:/none")
-    settings, candidate, reigning = build(world, True)
+def test_every_gate_says_no_without_its_evidence(world, name, whose, how):
+    module = load_example(name)
+    if whose == "champion" and not getattr(module, "COMPARES", False):
+        pytest.skip("looks at no champion")
+    settings, candidate, reigning = module.example(world, True)
     subject = candidate if whose == "candidate" else reigning
-    if subject is None:
-        pytest.skip("looks at no champion here")
-    if name == "drift":
-        version = world.dataset("grown" if whose == "candidate" else "old")
-        keys = [version.key(version.manifest["files"]["profile"]["name"])]
-    else:
-        keys = [f"evaluations/{subject.evaluation}/{file}" for file in ("metrics.json", "predictions.parquet")]
-    for key in keys:
+    for key in getattr(module, "proof", evaluation_files)(world, subject):
         if how == "lost":
             world.store.delete(key)
         else:
-            world.store.put(key, world.store.get(key).replace(b"a", b"b", 1))
+            body = bytearray(world.store.get(key))
+            body[len(body) // 2] ^= 1
+            world.store.put(key, bytes(body))
     verdict = world.judge(name, settings, candidate, reigning)
     assert not verdict.passed
     assert "Could not be judged, which is a no" in verdict.sentence
     assert verdict.evidence == verdict.evidence_digest == ""
 
 
-@pytest.mark.parametrize("name", ["champion", "drift"])
+@pytest.mark.parametrize("name", COMPARING)
 def test_a_comparison_has_nothing_to_compare_only_while_the_log_has_no_champion(world, name):
     candidate = world.candidate()
     verdict = world.judge(name, {}, candidate)
@@ -216,160 +141,20 @@ def test_a_verdict_that_cites_nothing_is_a_no(world, monkeypatch):
     assert not verdict.passed
 
 
-# Each gate's own threshold, from both sides ---------------------------------------------------------------------------
-
-
-def test_threshold_is_reached_by_equality(world):
-    candidate = world.candidate(right=0.9)
-    accuracy = world.judge("threshold", {"minimum": 0.1}, candidate).observed
-    assert world.judge("threshold", {"minimum": accuracy}, candidate).passed
-    assert not world.judge("threshold", {"minimum": accuracy + 1e-9}, candidate).passed
-
-
-def test_threshold_decides_by_the_interval_when_told_to(world):
-    candidate = world.candidate(right=0.9)
-    low, _ = world.judge("threshold", {"minimum": 0.1}, candidate).interval
-    assert world.judge("threshold", {"minimum": low, "decide_by": "bound"}, candidate).passed
-    assert not world.judge("threshold", {"minimum": low + 1e-9, "decide_by": "bound"}, candidate).passed
-    assert world.judge("threshold", {"minimum": low + 1e-9}, candidate).passed
-
-
-@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
-def test_champion_margin_is_held_against_the_lower_end_of_the_interval(world, metric):
-    first = world.promote(world.candidate(right=0.9))
-    candidate = world.candidate(right=0.88)
-    low, _ = world.judge("champion", {"metric": metric, "margin": 0.5}, candidate, first).interval
-    assert low < -0.02
-    for margin, fine in ((-low + 1e-6, True), (-low - 1e-6, False)):
-        assert world.judge("champion", {"metric": metric, "margin": margin}, candidate, first).passed == fine
-    difference = world.evidence.evaluation(candidate).metrics["model"][metric]["value"]
-    difference -= world.evidence.evaluation(first).metrics["model"][metric]["value"]
-    assert world.judge("champion", {"metric": metric}, candidate, first).observed == pytest.approx(difference)
-    wide, _ = world.judge("champion", {"metric": metric, "alpha": 0.2}, candidate, first).interval
-    assert wide > low, "a larger alpha asks for less"
-
-
-def test_champion_of_another_dataset_version_is_compared_on_common_rows(world):
-    first = world.promote(world.candidate(right=0.9))
-    grown = world.candidate(right=0.9, dataset="grown")
-    verdict = world.judge("champion", {"margin": 0.1}, grown, first)
-    old, new = (set(world_rows(world, name)) for name in ("old", "grown"))
-    assert len(old & new) < len(new)
-    assert verdict.passed and f"the {len(old & new):,} test rows both have answered" in verdict.sentence
-    assert not world.judge("champion", {"margin": 0.1, "minimum_rows": len(old & new) + 1}, grown, first).passed
-    assert world.judge("champion", {"margin": 0.1, "minimum_rows": len(old & new)}, grown, first).passed
-
-
-def test_champion_without_common_rows_is_a_no_that_says_the_way_out(world):
-    first = world.promote(world.candidate())
-    verdict = world.judge("champion", {}, world.candidate(dataset="other"), first)
-    assert not verdict.passed
-    assert "0 test rows in common" in verdict.sentence and "gates.champion.minimum_rows" in verdict.sentence
-
-
-def world_rows(world: Any, name: str) -> list[str]:
-    from data_contracts.registry import read_split
-
-    return read_split(world.store, world.dataset(name), "test")["row_id"].to_pylist()
-
-
-def test_baseline_margin_is_held_against_the_difference(world):
-    candidate = world.candidate(right=0.8, baseline=0.83)
-    shortfall = -world.judge("baseline", {}, candidate).observed
-    assert world.judge("baseline", {"margin": shortfall}, candidate).passed
-    assert not world.judge("baseline", {"margin": shortfall - 1e-9}, candidate).passed
-    assert not world.judge("baseline", {"margin": shortfall, "decide_by": "bound"}, candidate).passed
-
-
-def test_beats_baseline_warns_unless_told_to_block_and_says_what_would_change_it(world):
-    candidate = world.candidate(right=0.8, baseline=0.8)
-    verdict = world.judge("beats_baseline", {}, candidate)
-    assert (verdict.passed, verdict.severity) == (False, "warn")
-    assert "A linear model does as well" in verdict.sentence and "--set base=PATH" in verdict.sentence
-    worse = world.judge("beats_baseline", {}, world.candidate(right=0.5, baseline=0.8))
-    assert "A linear model does better" in worse.sentence
-    assert world.judge("beats_baseline", {"severity": "block"}, candidate).severity == "block"
-
-
-def test_drift_follows_the_contracts_policy(world, monkeypatch):
-    from data_contracts.contract import Contract
-
-    first = world.promote(world.candidate())
-    candidate = world.candidate(dataset="drifted")
-    verdict = world.judge("drift", {}, candidate, first)
-    assert (verdict.passed, verdict.severity) == (False, "block")
-    assert "label" in verdict.sentence and "text" in verdict.sentence
-    policy = world.evidence.contract(candidate).drift
-    monkeypatch.setattr(Contract, "__getattribute__", lambda self, name: (
-        {**policy, "block": False} if name == "drift" else object.__getattribute__(self, name)
-    ))  # fmt: skip
-    verdict = world.judge("drift", {}, candidate, first)
-    assert (verdict.passed, verdict.severity) == (False, "warn")
-
-
-def test_a_package_that_does_not_load_is_a_no_with_its_last_words(world):
-    candidate = world.candidate(package=save_package(world, "torn"))
-    verdict = world.judge("package", {}, candidate)
-    assert not verdict.passed and "weights are torn" in verdict.sentence
-
-
-def test_package_answers_are_compared_row_by_row(world, monkeypatch):
-    from infra import tracking
-
-    candidate = world.candidate(right=1.0)
-    asked: list[Any] = []
-
-    def answers(confidence: float, count: int | None = None) -> Callable[..., Any]:
-        def ask(settings: Any, address: str, rows: list[dict[str, str]]) -> list[dict[str, Any]]:
-            asked.append(rows)
-            given = [{"label": row["text"].split()[0], "confidence": confidence} for row in rows]
-            return given[:count]
-
-        return ask
-
-    monkeypatch.setattr(tracking, "ask_package", answers(0.9005))
-    verdict = world.judge("package", {"rows": 5}, candidate)
-    assert verdict.passed and verdict.observed == 5
-    assert all(set(row) == {"text"} for row in asked[0]) and len(asked[0]) == 5
-    monkeypatch.setattr(tracking, "ask_package", answers(0.9015))
-    assert not world.judge("package", {"rows": 5}, candidate).passed
-    assert world.judge("package", {"rows": 5, "tolerance": 0.002}, candidate).passed
-    monkeypatch.setattr(tracking, "ask_package", answers(0.9, count=4))
-    verdict = world.judge("package", {"rows": 5}, candidate)
-    assert not verdict.passed and "gave 4 answers to 5 rows" in verdict.sentence
-
-
 # Settings and listing -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("section", "message"),
-    [
-        ({"treshold": {"minimum": 0.5}}, "gates.treshold: there is no such gate; did you mean 'threshold'"),
-        ({"threshold": {"minimun": 0.5}}, "gates.threshold.minimun: unknown key; did you mean 'minimum'"),
-        ({"threshold": {}}, "gates.threshold.minimum: is missing"),
-        ({"threshold": None}, "gates.threshold.minimum: is missing"),
-        ({"threshold": {"minimum": 1.5}}, "gates.threshold.minimum: found 1.5"),
-        ({"threshold": {"minimum": float("nan")}}, "gates.threshold.minimum: found nan"),
-        ({"threshold": {"minimum": "high"}}, "gates.threshold.minimum: found 'high'"),
-        (
-            {"threshold": {"minimum": 0.5, "metric": "acuracy"}},
-            "metric: found 'acuracy'; no such metric; there is",
-        ),
-        ({"champion": {"margin": -0.01}}, "gates.champion.margin: found -0.01"),
-        ({"champion": {"alpha": 0.7}}, "gates.champion.alpha: found 0.7"),
-        ({"baseline": {"severity": "wran"}}, "gates.baseline.severity: found 'wran'"),
-        ({"package": {"rows": True}}, "gates.package.rows: found True"),
-        ({"drift": ["label"]}, "gates.drift: found"),
-    ],
-)
-def test_wrong_settings_get_one_line(section, message):
+@pytest.mark.parametrize(("gate", "settings", "message"), WRONG)
+def test_settings_that_cannot_be_get_one_line(gate, settings, message):
     with pytest.raises(WrongInput) as error:
-        parse_gates(section, "experiment animals")
-    assert str(error.value).startswith("experiment animals: ") and message in str(error.value)
+        parse_gates({gate: settings}, "experiment animals")
+    assert str(error.value).startswith(f"experiment animals: gates.{gate}") and message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
-def test_an_unknown_gate_names_the_nearest():
+def test_an_unknown_gate_is_one_line_that_names_the_nearest():
+    with pytest.raises(WrongInput, match=r"gates\.treshold: there is no such gate; did you mean 'threshold'"):
+        parse_gates({"treshold": {"minimum": 0.5}}, "experiment animals")
     with pytest.raises(WrongInput, match="did you mean 'beats_baseline'"):
         load_gate("beat_baseline")
 

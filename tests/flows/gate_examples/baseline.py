@@ -1,0 +1,9 @@
+"""A model as good as the linear one, and one much worse."""
+
+from typing import Any
+
+WRONG = [({"severity": "wran"}, "baseline.severity: found 'wran'")]
+
+
+def example(world: Any, good: bool) -> Any:
+    return {"margin": 0.02}, world.candidate(right=0.8, baseline=0.8 if good else 0.9), None
