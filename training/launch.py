@@ -1,9 +1,10 @@
 """Starts the workers of a run and waits for them: the driver's side of training."""
 
 import os
-import socket
 import threading
-from dataclasses import dataclass
+import time
+import uuid
+from dataclasses import dataclass, field
 from typing import Any
 
 from infra.errors import Refused, SlipwayError, WrongInput
@@ -11,7 +12,8 @@ from infra.progress import Progress
 from infra.settings import Settings
 from infra.store import Store
 from training.experiment import Experiment
-from training.run_log import DEAD_AFTER_S, RunLog, RunState, read_state, run_names
+from training.patience import patiently
+from training.run_log import AttemptLog, Overtaken, RunLog, RunState, live_beat, read_state, read_tail
 
 POLL_S = 0.5
 
@@ -23,6 +25,8 @@ class Request:
     experiment: Experiment
     key: str
     """The step's key: 64 hex digits."""
+    ingredients: dict[str, Any] = field(default_factory=dict)
+    """What the key is the digest of, so that a later `--resume` can say what differs."""
     prepared: str
     """Digest of the artifact of kind `prepared`."""
     sources: dict[str, dict[str, str]]
@@ -30,81 +34,129 @@ class Request:
     facts: dict[str, Any]
     """What the tracking server is told: parameters, tags, dataset."""
 
-    def for_worker(self, settings: Settings, run: str) -> dict[str, Any]:
+    def for_worker(self, settings: Settings, run: str, over: int, driver: str) -> dict[str, Any]:
+        """over: the attempt that the first of this driver's attempts takes over from; 0 for none."""
         return {
             "store": settings.store_uri,
             "run": run,
+            "over": over,
+            "driver": driver,
+            "ledger": settings.ledger,
+            "country": settings.country,
             "experiment": self.experiment.model_dump(mode="json", by_alias=True),
             "prepared": self.prepared,
             "sources": self.sources,
         }
 
 
-def find_run(store: Store, experiment: str, key: str, fresh: bool = False) -> tuple[str, RunState]:
+def find_run(store: Store, experiment: str, key: str, fresh: bool = False) -> RunState:
     """The run this key would go on with: the newest of that key, or the next one where that finished and `fresh`."""
     stem = f"{experiment}-{key[:12]}-"
-    numbers = sorted(int(run.removeprefix(stem)) for run in run_names(store) if run.startswith(stem))
-    number = numbers[-1] if numbers else 1
-    state = read_state(RunLog(store, f"{stem}{number}"))
+    runs = {name.split("/")[1] for name in store.list(f"runs/{stem}") if name.split("/")[2] == "log"}
+    number = max((int(run.removeprefix(stem)) for run in runs), default=1)
+    state = read_tail(RunLog(store, f"{stem}{number}"))
     if fresh and state.status == "finished":
-        state = read_state(RunLog(store, f"{stem}{number + 1}"))
-    return state.run, state
+        state = read_tail(RunLog(store, f"{stem}{number + 1}"))
+    return state
 
 
-def train(request: Request, settings: Settings, progress: Progress, fresh: bool = False) -> RunState:
+def train(
+    request: Request,
+    settings: Settings,
+    progress: Progress,
+    *,
+    fresh: bool = False,
+    run: str = "",
+    take_over: bool = False,
+) -> RunState:
     """Run to the end, going on from the newest checkpoint of an unfinished run. Returns the finished run's state.
 
-    Raises WrongInput or Refused with the worker's own words, SlipwayError when workers keep dying.
+    run: the one to go on with, in place of the one that the key finds. take_over: even from an attempt that was heard
+    a moment ago. Raises WrongInput or Refused with the worker's own words, Overtaken when another driver took the run
+    over, SlipwayError when workers keep dying or a service stays away; the same command then goes on.
     """
-    store = settings.object_store
-    experiment = request.experiment
-    run, state = find_run(store, experiment.name, request.key, fresh)
-    if state.status == "finished":
-        return state
-    log = RunLog(store, run)
-    _refuse_live_attempt(log, state)
-    if not state.first:
-        log.append("run", experiment=experiment.model_dump(mode="json", by_alias=True), key=request.key,
-                   author=settings.author_name)  # fmt: skip
     from training.projection import Projection
 
-    watching = threading.Event()
-    watcher = threading.Thread(target=_show_progress, args=(log, progress, watching), daemon=True)
+    store = settings.object_store
+    experiment = request.experiment
+    state = read_tail(RunLog(store, run)) if run else find_run(store, experiment.name, request.key, fresh)
+    log = RunLog(store, state.run)
+    if state.status != "finished" and not take_over:
+        _refuse_live_attempt(log, state)
+    if not state.first:
+        log.append("run", experiment=experiment.model_dump(mode="json", by_alias=True), key=request.key,
+                   ingredients=request.ingredients, author=settings.author_name)  # fmt: skip
     with Projection(settings, log, experiment.name, request.facts) as projection:
-        watcher.start()
-        try:
-            _fit(request, settings, run, progress)
-        except (KeyboardInterrupt, SystemExit):
-            state = read_state(log)
-            log.append("stopped", state.attempt)
-            raise KeyboardInterrupt from None  # Ray turns Ctrl-C into SystemExit(1)
-        finally:
-            watching.set()
-            watcher.join()
-    state = read_state(log)
+        if state.status != "finished":
+            state = _attempts(request, settings, log, state, progress, projection)
     if state.status == "finished":
         progress.update(state.ending["steps"], state.ending["steps"], "")
-    from infra import tracking
-
-    mlflow_run = projection.sync()
-    endings = {"finished": "FINISHED", "stopped": "KILLED"}
-    tracking.end_run(settings, mlflow_run, endings.get(state.status, "FAILED"))
-    if state.status == "failed":
-        raise {2: WrongInput, 3: Refused}.get(state.ending["exit_code"], SlipwayError)(state.ending["message"])
-    if state.status == "stopped":
-        raise Refused(f"run {run}: was stopped at step {state.step}; the same command goes on from its checkpoint")
-    if state.status != "finished":
-        raise SlipwayError(f"run {run}: the workers ended without finishing; the same command goes on from there")
+    mlflow_run = _settle_tracking(settings, projection, state, progress)
+    _raise_unless_finished(state)
     state.mlflow_run = mlflow_run
     return state
 
 
-def _fit(request: Request, settings: Settings, run: str, progress: Progress) -> None:
+def _attempts(
+    request: Request, settings: Settings, log: RunLog, state: RunState, progress: Progress, projection: Any
+) -> RunState:
+    """One attempt after another until the run has ended, or workers died too often."""
+    driver = uuid.uuid4().hex
+    ended = threading.Event()
+    watcher = threading.Thread(target=_show_progress, args=(log, progress, projection, ended), daemon=True)
+    watcher.start()
+    try:
+        _fit(request, settings, log, progress, state.attempt, driver)
+    except (KeyboardInterrupt, SystemExit):
+        state = read_tail(log)
+        if state.attempt_entry.get("driver") == driver:
+            AttemptLog(log, state, state.attempt).append("stopped", reason="interrupted")
+        raise KeyboardInterrupt from None  # Ray turns Ctrl-C into SystemExit(1)
+    finally:
+        ended.set()
+        watcher.join()
+    state = patiently(lambda: read_state(log), progress.say)
+    if state.attempt_entry.get("driver") != driver:
+        by = state.attempt_entry
+        raise Overtaken(
+            f"run {log.run}: was taken over by attempt {by['attempt']} on {by['host']} (process {by['pid']}), which "
+            f"goes on from step {by['from_step']}; this one has ended"
+        )
+    return state
+
+
+def _settle_tracking(settings: Settings, projection: Any, state: RunState, progress: Progress) -> str:
+    """Bring the tracking server up to the log, waiting for it where it is away. Returns the MLflow run's id."""
+    from infra import tracking
+
+    status = {"finished": "FINISHED", "stopped": "KILLED"}.get(state.status, "FAILED")
+    try:
+        mlflow_run = patiently(projection.sync, progress.say)
+        patiently(lambda: tracking.end_run(settings, mlflow_run, status), progress.say)
+    except SlipwayError as error:
+        raise SlipwayError(
+            f"run {state.run}: {state.status}, its metrics are in its log and not all in MLflow; the same command "
+            f"brings them over ({error})"
+        ) from error
+    return mlflow_run
+
+
+def _raise_unless_finished(state: RunState) -> None:
+    if state.status == "failed":
+        raise {2: WrongInput, 3: Refused}.get(state.ending["exit_code"], SlipwayError)(state.ending["message"])
+    if state.status == "stopped":
+        reason = state.ending.get("reason") or "was stopped; the same command goes on from its checkpoint"
+        raise Refused(f"run {state.run}: at step {state.step}: {reason}")
+    if state.status != "finished":
+        raise SlipwayError(f"run {state.run}: the workers ended without finishing; the same command goes on from there")
+
+
+def _fit(request: Request, settings: Settings, log: RunLog, progress: Progress, over: int, driver: str) -> None:
     from infra.cluster import connect, storage_folder
 
     scaling = request.experiment.scaling
     progress.say("starting Ray")
-    connect(settings, scaling.workers)
+    connect(settings, scaling.workers, scaling.gpus_per_worker)
     progress.say(f"starting {scaling.workers} worker{'s' * (scaling.workers > 1)}")
 
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -116,12 +168,12 @@ def _fit(request: Request, settings: Settings, run: str, progress: Progress) -> 
     resources = {"CPU": settings.cpus_per_worker, **({"GPU": gpus} if gpus else {})}
     trainer = TorchTrainer(
         work,
-        train_loop_config=request.for_worker(settings, run),
+        train_loop_config=request.for_worker(settings, log.run, over, driver),
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(num_workers=scaling.workers, use_gpu=gpus > 0, resources_per_worker=resources),
         run_config=RunConfig(
             # A name of its own: under a name that exists Ray restores its own idea of the run.
-            name=f"{run}-{os.getpid()}",
+            name=f"{log.run}-{os.getpid()}",
             storage_path=storage_folder(settings),
             failure_config=FailureConfig(max_failures=scaling.max_failures),
         ),
@@ -132,43 +184,39 @@ def _fit(request: Request, settings: Settings, run: str, progress: Progress) -> 
         raise
     except Exception as error:
         reason = str(error).strip().splitlines()
-        raise SlipwayError(f"run {run}: the workers died ({reason[-1] if reason else type(error).__name__})") from error
+        said = reason[-1] if reason else type(error).__name__
+        if "OutOfMemory" in str(error) or "memory" in said:
+            from training.worker import less_memory
+
+            raise WrongInput(f"run {log.run}: a worker was killed for its memory; {less_memory(request.experiment)}") from error
+        raise SlipwayError(
+            f"run {log.run}: the workers died ({said}); the same command goes on from the newest checkpoint"
+        ) from error
 
 
 def _refuse_live_attempt(log: RunLog, state: RunState) -> None:
-    import time
-
-    if state.status != "running":
-        return
-    beat = log.heartbeat(state.attempt)
-    if beat is None or time.time() - beat["time"] > DEAD_AFTER_S:
-        return
-    if beat["host"] == socket.gethostname() and not _alive(beat["pid"]):
-        return
-    raise Refused(
-        f"run {log.run}: is being trained on {beat['host']} by process {beat['pid']} "
-        f"(heard {time.time() - beat['time']:.0f} s ago); wait for it or end it"
-    )
+    beat = live_beat(log, state)
+    if beat:
+        raise Refused(
+            f"run {log.run}: is being trained on {beat['host']} by process {beat['pid']} (heard "
+            f"{time.time() - beat['time']:.0f} s ago); wait for it, end it (slipway stop {log.run}), or add --take-over"
+        )
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _show_progress(log: RunLog, progress: Progress, ended: threading.Event) -> None:
+def _show_progress(log: RunLog, progress: Progress, projection: Any, ended: threading.Event) -> None:
     """Follow the newest attempt's heartbeat."""
-    before = log.last_sequence()
-    attempt = 0
+    sequence = attempt = 0
     while not ended.wait(POLL_S):
-        for entry in log.entries(after=before):
-            before = entry["sequence"]
-            attempt = entry["attempt"] if entry["kind"] == "attempt" else attempt
-        beat = log.heartbeat(attempt) if attempt else None
+        try:
+            sequence = sequence or log.last_sequence()
+            for entry in log.entries(after=sequence):
+                sequence = entry["sequence"]
+                attempt = entry["attempt"] if entry["kind"] == "attempt" else attempt
+            beat = log.heartbeat(attempt) if attempt else None
+        except SlipwayError as error:
+            progress.say(f"the store is away, training goes on ({error})")
+            continue
         if beat and beat.get("step"):
-            progress.update(beat["step"], beat["num_steps"], f"loss {beat['loss']:.3f}")
+            problem = f"  MLflow is away ({projection.problem})" if projection.problem else ""
+            note = beat.get("note") or f"loss {beat['loss']:.3f}"
+            progress.update(beat["step"], beat["num_steps"], note + problem)

@@ -30,8 +30,7 @@ class SampleOrder:
         return epoch, index
 
     def _permute(self, rank: np.ndarray, epoch: int) -> np.ndarray:
-        half = max(1, (max(self.num_samples - 1, 1).bit_length() + 1) // 2)
-        keys = [np.uint64(stream_seed(self.seed, "order", epoch, number)) for number in range(ROUNDS)]
+        half, keys = self._rounds(epoch)
         value = rank.astype(np.uint64)
         walking = np.ones(value.shape, dtype=bool)
         while walking.any():  # at most 4x the range: 2 walks on average at worst
@@ -39,12 +38,39 @@ class SampleOrder:
             walking = value >= self.num_samples
         return value.astype(np.int64)
 
+    def _rounds(self, epoch: int) -> tuple[int, list[np.uint64]]:
+        """Bits of half a value, and the keys of the rounds."""
+        half = max(1, (max(self.num_samples - 1, 1).bit_length() + 1) // 2)
+        return half, [np.uint64(stream_seed(self.seed, "order", epoch, number)) for number in range(ROUNDS)]
+
+    def positions(self, index: int, epochs: int) -> np.ndarray:
+        """The inverse of `at`: where one sample stands in each of the first `epochs` epochs. Returns (epochs,) int64."""
+        return np.array(
+            [epoch * self.num_samples + self._rank(index, epoch) for epoch in range(epochs)], dtype=np.int64
+        )
+
+    def _rank(self, index: int, epoch: int) -> int:
+        half, keys = self._rounds(epoch)
+        value = np.array([index], dtype=np.uint64)
+        while True:  # the walk of `_permute`, backwards
+            value = self._unfeistel(value, half, keys)
+            if value[0] < self.num_samples:
+                return int(value[0])
+
     @staticmethod
     def _feistel(value: np.ndarray, half: int, keys: list[np.uint64]) -> np.ndarray:
         bits, mask = np.uint64(half), np.uint64((1 << half) - 1)
         left, right = value >> bits, value & mask
         for key in keys:
             left, right = right, left ^ (mix(right ^ key) & mask)
+        return (left << bits) | right
+
+    @staticmethod
+    def _unfeistel(value: np.ndarray, half: int, keys: list[np.uint64]) -> np.ndarray:
+        bits, mask = np.uint64(half), np.uint64((1 << half) - 1)
+        left, right = value >> bits, value & mask
+        for key in reversed(keys):
+            left, right = right ^ (mix(left ^ key) & mask), left
         return (left << bits) | right
 
 

@@ -56,3 +56,12 @@ def test_sample_noise_is_uniform_and_its_own() -> None:
     # A sample's numbers do not depend on its neighbours or on how many numbers they want.
     one = SampleKeys(keys.keys[7:8]).uniform("choose", np.array([50]))
     assert np.array_equal(one, numbers[350:400])
+
+
+@given(num_samples=SIZES, seed=st.integers(0, 2**62), data=st.data())
+def test_where_a_sample_stands_is_found_without_a_search(num_samples: int, seed: int, data: st.DataObject) -> None:
+    order = SampleOrder(seed, num_samples)
+    one = data.draw(st.integers(0, num_samples - 1))
+    epoch, index = order.at(order.positions(one, epochs=4))
+    assert epoch.tolist() == [0, 1, 2, 3]
+    assert (index == one).all()
