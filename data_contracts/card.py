@@ -9,7 +9,7 @@ from data_contracts.croissant import licence, owner_of, sentence
 from data_contracts.row_sample import personal_columns
 
 if TYPE_CHECKING:
-    from data_contracts.contract import Contract
+    from data_contracts.contract import Column, Contract
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 """The hub's size categories."""
@@ -37,7 +37,7 @@ def _front(contract: "Contract", facts: dict[str, Any]) -> dict[str, Any]:
     if tags:
         front["tags"] = [str(tag) for tag in tags]
     features = [{"name": "row_id", "dtype": "string"}]
-    features += [{"name": column.name, "dtype": DTYPES.get(column.arrow, column.arrow)} for column in contract.columns]
+    features += [_feature(column) for column in contract.columns]
     return front | {
         "size_categories": [next((name for limit, name in SIZES if kept < limit), "n>1M")],
         "configs": [
@@ -51,6 +51,13 @@ def _front(contract: "Contract", facts: dict[str, Any]) -> dict[str, Any]:
             "splits": [{"name": split, "num_examples": counts[split]} for split in splits],
         },
     }
+
+
+def _feature(column: "Column") -> dict[str, str]:
+    if column.item:
+        item = column.arrow.removeprefix("list<").removesuffix(">")
+        return {"name": column.name, "list": DTYPES.get(item, item)}
+    return {"name": column.name, "dtype": DTYPES.get(column.arrow, column.arrow)}
 
 
 def _body(contract: "Contract", digest: str, facts: dict[str, Any]) -> str:

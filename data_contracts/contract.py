@@ -19,8 +19,9 @@ Slipway makes of it (every column named anywhere exists). Slipway's own settings
 
 and on a column, `slipway.severity: warning` turns what its schema says from quarantine into a remark, and
 `slipway.type: image` makes a `string` column one of decoded pixels. An image column brings three more, which rules
-and models may name: NAME_width and NAME_height in pixels, NAME_mode (L, RGB, RGBA, I;16 or F). A column's
-`physicalName` is what the data call it, where that is another name.
+and models may name: NAME_width and NAME_height in pixels, NAME_mode (L, RGB, RGBA, I;16 or F). A list is an `array`
+with, say, `items: {logicalType: string}`. A column's `physicalName` is what the data call it, where that is another
+name.
 """
 
 import re
@@ -47,10 +48,12 @@ class Column:
     """ODCS logicalType."""
     arrow: str
     """Name of the Arrow type that values are cast to."""
+    item: str = ""
+    """logicalType of a list's items."""
     required: bool = False
     unique: bool = False
     options: dict[str, Any] = field(default_factory=dict)
-    """logicalTypeOptions without the format: minimum, maxLength, pattern ..."""
+    """logicalTypeOptions without the format: minimum, maxLength, pattern, minItems ..."""
     enum: tuple[Any, ...] = ()
     severity: str = "error"
     quality: tuple[dict[str, Any], ...] = ()

@@ -20,6 +20,7 @@ ARROW_TYPES = {
     "boolean": {"": "bool"},
     "date": {"": "date32"},
     "timestamp": {"": "timestamp"},
+    "array": {"": "list"},
 }
 """logicalType -> logicalTypeOptions.format -> Arrow type. Without a format integers and numbers take 64 bits."""
 
@@ -30,6 +31,7 @@ OPTIONS = {
     "boolean": set(),
     "date": {"minimum", "maximum"},
     "timestamp": {"minimum", "maximum"},
+    "array": {"minItems", "maxItems", "uniqueItems"},
 }
 """The logicalTypeOptions that are checked; another one is refused, because a rule nobody checks is a false promise."""
 
@@ -128,6 +130,13 @@ class Reader:
             if name not in self.names:
                 raise self.wrong(where, f"column '{name}' is not in the schema; {choices(str(name), self.names)}")
 
+    def check_single(self, where: str, name: str) -> None:
+        if any(
+            entry["name"] == name and entry["logicalType"] == "array"
+            for entry in self.document["schema"][0]["properties"]
+        ):
+            raise self.wrong(where, f"column '{name}' holds lists; name one whose values are single")
+
     def texts(self, where: str, values: list[Any]) -> list[str]:
         for value in values:
             if not isinstance(value, str):
@@ -171,11 +180,13 @@ class Reader:
             raise self.wrong(f"{where}.slipway.severity", f"'{severity}' is unknown; {choices(severity, SEVERITIES)}")
         if "slipway.type" in own:
             return self.image(entry, where, own["slipway.type"])
+        item, arrow = self.items(entry, where) if kind == "array" else ("", ARROW_TYPES[kind][width])
         return Column(
             name=entry["name"],
             physical=entry.get("physicalName") or "",
             type=kind,
-            arrow=ARROW_TYPES[kind][width],
+            arrow=arrow,
+            item=item,
             required=bool(entry.get("required") or entry.get("primaryKey")),
             unique=bool(entry.get("unique") or entry.get("primaryKey")),
             options=options,
@@ -183,6 +194,27 @@ class Reader:
             severity=severity,
             quality=tuple(self.rules(f"{where}.quality", entry.get("quality") or [])),
         )
+
+    def items(self, entry: dict[str, Any], where: str) -> tuple[str, str]:
+        """(logicalType, Arrow type of the list) of a list column."""
+        for key in ("unique", "primaryKey", "enum", "quality"):
+            if entry.get(key):
+                raise self.wrong(
+                    f"{where}.{key}", "is of a list; there is: required, and minItems, maxItems, uniqueItems"
+                )
+        if "items" not in entry:
+            raise self.wrong(f"{where}.items", "is missing; say what the list holds: `items: {logicalType: string}`")
+        item = self.column({"name": entry["name"], **entry["items"]})
+        kinds = [kind for kind in ARROW_TYPES if kind != "array"]
+        if item.type not in kinds:
+            raise self.wrong(
+                f"{where}.items", f"{item.type} is not one that a list can have; {choices(item.type, kinds)}"
+            )
+        if item.options or item.enum or item.required or item.unique or item.quality:
+            raise self.wrong(
+                f"{where}.items", "rules of single items are not checked; there is: logicalType and its format"
+            )
+        return item.type, f"list<{item.arrow}>"
 
     def image(self, entry: dict[str, Any], where: str, kind: str) -> Column:
         if kind != "image" or entry["logicalType"] != "string":
@@ -239,6 +271,7 @@ class Reader:
             )
         if split.group is not None:
             self.check_columns("slipway.split.group", [split.group])
+            self.check_single("slipway.split.group", split.group)
         return split
 
     def pinned(self, section: dict[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -246,6 +279,7 @@ class Reader:
         files, column, values = section.get("files"), section.get("column"), section.get("values")
         if column is not None:
             self.check_columns("slipway.split.column", [column])
+            self.check_single("slipway.split.column", column)
             for key in ("test", "validation", "group", "files"):
                 if key in section:
                     raise self.wrong(f"slipway.split.{key}", "cannot stand beside column, which says every row's split")

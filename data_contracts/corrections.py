@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_contracts import sequence
-from data_contracts.rows import arrow_type, cast
+from data_contracts.rows import arrow_type, cast, said_plainly
 from infra.errors import WrongInput, choices
 from infra.store import Store
 
@@ -66,7 +66,7 @@ def _one(value: Any, target: "pa.DataType") -> "pa.Array":
     if value is None:
         return pa.nulls(1, target)
     if not isinstance(value, str | bool | int | float | bytes):
-        value = str(value)
+        value = said_plainly(value)
     try:
         return pa.array([value])
     except (OverflowError, pa.ArrowException):  # an integer of more than 64 bits
@@ -145,7 +145,8 @@ def read_fixed(path: Path, contract: "Contract") -> dict[str, dict[str, Any]]:
 
 
 def _plain(value: Any, path: Path, number: int, name: str) -> Any:
-    if isinstance(value, list | dict | bytes) or (isinstance(value, float) and value - value != 0):
+    value = said_plainly(value) if isinstance(value, list) else value
+    if isinstance(value, dict | bytes) or (isinstance(value, float) and value - value != 0):
         raise WrongInput(f"file {path}: row {number}: {name} is no plain value; write text, a number, true or null")
     return value if value is None or isinstance(value, str | bool | int | float) else str(value)
 

@@ -98,9 +98,15 @@ def croissant(contract: "Contract", digest: str, created: str, facts: dict[str, 
 
 def _records(contract: "Contract", split: str) -> dict[str, Any]:
     described = {entry["name"]: entry.get("description", "") for entry in contract.document["schema"][0]["properties"]}
-    columns = [("row_id", "sc:Text", "SHA-256 of the row's values after the cast, with its occurrence.")]
+    columns = [("row_id", "sc:Text", "SHA-256 of the row's values after the cast, with its occurrence.", False)]
     columns += [
-        (column.name, TYPES.get(column.type, "sc:Text"), described.get(column.name, "")) for column in contract.columns
+        (
+            column.name,
+            TYPES.get(column.item or column.type, "sc:Text"),
+            described.get(column.name, ""),
+            bool(column.item),
+        )
+        for column in contract.columns
     ]
     return {
         "@type": "cr:RecordSet",
@@ -114,9 +120,10 @@ def _records(contract: "Contract", split: str) -> dict[str, Any]:
                 "name": name,
                 "description": description,
                 "dataType": kind,
+                **({"repeated": True} if repeated else {}),
                 "source": {"fileObject": {"@id": f"{split}.parquet"}, "extract": {"column": name}},
             }
-            for name, kind, description in columns
+            for name, kind, description, repeated in columns
         ],
     }
 

@@ -181,8 +181,8 @@ def _taken(store: Store, version: Version, rows: list[tuple[str, str]], names: l
 
 
 def _labels(store: Store, before: Version, after: Version, old: "Contract", new: "Contract") -> dict[str, list[int]]:
-    """Label -> its rows before and after; empty for labels that are numbers, and where there is none."""
-    if new.label is None or old.label != new.label or new.column(new.label).type == "number":
+    """Label -> its rows before and after; empty for labels that are numbers or lists, and where there is none."""
+    if new.label is None or old.label != new.label or new.column(new.label).type in ("number", "array"):
         return {}
     personal = new.label in personal_columns(new)
     sides = []

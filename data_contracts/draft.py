@@ -18,6 +18,7 @@ from data_contracts.near_duplicates import RULE as NEAR_DUPLICATE
 from data_contracts.near_duplicates import compared_columns, near_duplicates
 from data_contracts.repeats import NAMED, contradictions, remarks, repeats
 from data_contracts.row_sample import hidden, personal_columns
+from data_contracts.rows import exact_text
 from data_contracts.splits import SPLITS, assign, key_columns, keys
 from data_contracts.validation import Findings, columns_of_rules, validate
 from infra.digests import digest
@@ -98,7 +99,7 @@ class Draft:
             return
         values = self.intake.table.column(label)
         later, earlier = values.take(list(self.filtered)), values.take(list(self.filtered.values()))
-        rows = pc.sum(pc.fill_null(pc.not_equal(later, earlier), False)).as_py() or 0
+        rows = pc.sum(pc.fill_null(pc.not_equal(exact_text(later), exact_text(earlier)), False)).as_py() or 0
         if rows:
             reason = (
                 f"{rows:,} of {len(self.filtered):,} filtered repeats have another {label} than the row that was kept"
@@ -129,7 +130,9 @@ class Draft:
         name = self.contract.label
         if name is None:
             return None
-        values = self.columns([name], self.kept).column(name).to_pylist()
+        values: list[Any] = self.columns([name], self.kept).column(name).to_pylist()
+        if self.contract.column(name).type == "array":
+            values = [None if value is None else tuple(value) for value in values]
         if name in personal_columns(self.contract):
             return [None if value is None else hidden(value, self.contract) for value in values]
         return values

@@ -26,6 +26,8 @@ SPLIT_NAMES = {
     "validation": r"(^|[^a-z])(dev|valid|val|validation|eval)([^a-z]|$)",
     "test": r"(^|[^a-z])(test|testing|t10k)([^a-z]|$)",
 }
+LIST = re.compile(r"(?:large_|fixed_size_)?list<\w+: ([^<>]*?)(?: not null)?>(?:\[\d+\])?")
+"""Arrow's name of a list of single values."""
 DOCUMENTS = {".txt", ".md", ".rst", ".text", ""}
 
 
@@ -37,6 +39,8 @@ class Found:
     """(name, what the data call it)."""
     types: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     """Columns whose type the data say: (logicalType or "image", format)."""
+    items: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    """The same of the items of those columns that hold lists."""
     left_out: dict[str, str] = field(default_factory=dict)
     split: dict[str, Any] | None = None
     derived: tuple[str, ...] = ()
@@ -61,10 +65,14 @@ class Found:
         if kind == "image":
             entry["customProperties"] = [{"property": "slipway.type", "value": "image"}]
         else:
-            entry["logicalType"] = kind
-            if width:
-                entry["logicalTypeOptions"] = {"format": width}
+            entry |= typed(kind, width)
+            if name in self.items:
+                entry["items"] = typed(*self.items[name])
         return entry
+
+
+def typed(kind: str, width: str | None) -> dict[str, Any]:
+    return {"logicalType": kind, **({"logicalTypeOptions": {"format": width}} if width else {})}
 
 
 def look(path: Path) -> Found:
@@ -99,7 +107,10 @@ def _table(path: Path, server: dict[str, Any]) -> Found:
     except Unreadable as error:
         raise WrongInput(f"source {path}: is not whole {server['format'].title()} ({error}); write it again") from None
     for column in head.schema:
-        kind = _kind(column.metadata[b"type"].decode())
+        arrow = column.metadata[b"type"].decode()
+        listed = LIST.fullmatch(arrow)
+        item = _kind(listed[1]) if listed else None
+        kind = ("array", None) if item else _kind(arrow)
         if column.name.startswith("__index_level_"):
             found.left_out[column.name] = "the row numbers of a pandas table"
         elif kind is None:
@@ -109,6 +120,8 @@ def _table(path: Path, server: dict[str, Any]) -> Found:
         else:
             found.columns.append((_own(column.name), column.name))
             found.types[_own(column.name)] = kind
+            if item:
+                found.items[_own(column.name)] = item
     if not found.columns:
         raise WrongInput(
             f"source {path}: has no column of a type that rows can have; there are: {dict(found.left_out)}"
@@ -148,15 +161,20 @@ def _json(path: Path, server: dict[str, Any]) -> Found:
         else:
             entries, key = _document(lines.whole(1 << 28), path)
             server = server | ({"records": key} if key else {})
-    keys: Counter[str] = Counter()
-    nested: Counter[str] = Counter()
+    values: dict[str, list[Any]] = {}
     for entry in entries:
-        keys.update(entry.keys())
-        nested.update(name for name, value in entry.items() if isinstance(value, (dict, list)))
+        for name, value in entry.items():
+            values.setdefault(name, []).append(value)
     found = Found("files", server, [])
-    for name in keys:
-        if nested[name]:
-            found.left_out[name] = "holds lists or objects; unfold it into columns"
+    for name, own in values.items():
+        present = [value for value in own if value is not None]
+        items = [item for value in present if isinstance(value, list) for item in value]
+        lists = all(isinstance(value, list) for value in present)
+        if any(isinstance(value, (dict, list)) for value in (items if present and lists else present)):
+            found.left_out[name] = "holds objects, or lists of more than single values; unfold it into columns"
+        elif present and lists:
+            found.columns.append((_own(name), name))
+            found.types[_own(name)], found.items[_own(name)] = ("array", None), _item(items)
         elif not name.strip():
             found.left_out[name] = "has no name"
         else:
@@ -166,6 +184,15 @@ def _json(path: Path, server: dict[str, Any]) -> Found:
             f"source {path}: none of its objects has a plain value under any name; unfold them into columns"
         )
     return found
+
+
+def _item(items: list[Any]) -> tuple[str, str | None]:
+    """The type that JSON's values have; text where they differ."""
+    kinds = {type(item) for item in items if item is not None}
+    for kind, name in ((bool, "boolean"), (int, "integer")):
+        if kinds == {kind}:
+            return name, None
+    return ("number" if kinds and kinds <= {int, float} else "string"), None
 
 
 def _object(line: str) -> dict[str, Any] | None:
@@ -253,7 +280,9 @@ def _images(root: Path, images: list[str], names: list[str]) -> Found:
                 ]
                 server = {key: value for key, value in listed.server.items() if key not in ("format", "header")}
                 types: dict[str, tuple[str, str | None]] = {"image": ("image", None)}
-                return Found("images", {"files": [name], **server}, columns, types, listed.left_out, derived=DERIVED)
+                return Found(
+                    "images", {"files": [name], **server}, columns, types, left_out=listed.left_out, derived=DERIVED
+                )
     types = {"image": ("image", None)}
     if all(os.path.dirname(name) for name in images):
         folders = {name.split("/")[0] for name in images}

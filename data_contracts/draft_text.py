@@ -10,7 +10,8 @@ import yaml
 
 from data_contracts import hints
 from data_contracts.contract import Contract, parse_contract
-from data_contracts.draft_server import Found
+from data_contracts.draft_server import Found, typed
+from data_contracts.rows import cast, said_plainly
 from data_contracts.splits import SPLITS, assign
 
 MAX_CATEGORIES = 20
@@ -32,6 +33,8 @@ class Seen:
     values: list[Any] = field(default_factory=list)
     """Without the missing ones."""
     missing: int = 0
+    item: tuple[str, str | None] | None = None
+    """Type of a list's items."""
     odd: float = 0.0
     """Share of the values that are not of the type."""
     notes: list[str] = field(default_factory=list)
@@ -153,6 +156,8 @@ class Text:
         if one.physical != one.name:
             lines.append(f"        physicalName: {scalar(one.physical)}")
         lines.append(f"        logicalType: {'string' if one.kind == 'image' else one.kind}")
+        if one.item:
+            lines.append(f"        items: {scalar(typed(*one.item))}")
         complete = bool(one.values) and not one.missing
         if complete and not one.odd:
             lines.append("        required: true")
@@ -176,6 +181,9 @@ class Text:
         options: dict[str, Any] = {"format": one.format} if one.format else {}
         if not one.values or one.personal:
             return options, []
+        if one.kind == "array":
+            lengths = [len(value) for value in one.values]
+            return options | {"minItems": min(lengths), "maxItems": max(lengths)}, []
         counts = Counter(one.values)
         repeated = 2 <= len(counts) <= MAX_CATEGORIES and len(one.values) >= 5 * len(counts)
         if one.kind in ("string", "integer") and repeated and (one.kind == "string" or len(counts) <= 10):
@@ -266,12 +274,9 @@ class Text:
         if any(one.kind == "image" for one in chosen):  # pixels are not in the sample: trust to their number
             return self.rows >= 100
         provisional = self._provisional(chosen, test, validation, group)
-        rows = min(len(one.values) for one in chosen)
-        from data_contracts.rows import cast
-
-        batch = pa.record_batch(
-            [pa.array([str(v) for v in one.values[:rows]]) for one in chosen], names=[one.name for one in chosen]
-        )
+        said = [[said_plainly(value) for value in one.values] for one in chosen]
+        rows = min(map(len, said))
+        batch = pa.record_batch([pa.array(texts[:rows]) for texts in said], names=[one.name for one in chosen])
         table = pa.Table.from_batches([cast(batch, provisional)[0]])
         sizes = Counter(assign(table, provisional, []))
         return all(sizes[split] > 0 for split in SPLITS)
@@ -283,7 +288,15 @@ class Text:
             "id": "draft",
             "version": "1.0.0",
             "servers": [{"server": "here", "type": "local", "path": "x", "format": "csv"}],
-            "schema": [{"name": "rows", "properties": [{"name": one.name, "logicalType": one.kind} for one in chosen]}],
+            "schema": [
+                {
+                    "name": "rows",
+                    "properties": [
+                        {"name": one.name, **typed(one.kind, None), **({"items": typed(*one.item)} if one.item else {})}
+                        for one in chosen
+                    ],
+                }
+            ],
         }
         made = parse_contract(yaml.safe_dump(document), "draft")
         inputs = tuple(name for name in self.inputs if name in made_names(made))

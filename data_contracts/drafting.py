@@ -4,6 +4,7 @@ What is drafted registers as it is: types that nearly all of the sample's values
 warnings, splits that are not empty. Every guess carries its reason as a comment.
 """
 
+import json
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,11 @@ def _see(column: tuple[str, str], sample: dict[str, list[Any]], found: Found, ma
     if name in found.types:
         kind, width = found.types[name]
         values = [value for value in sample[name] if value is not None and value == value]
-        return _remark(Seen(name, physical, kind, width, values, len(sample[name]) - len(values)))
+        if kind == "array":  # a format of texts gives the text of a list
+            values = [json.loads(value) if isinstance(value, str) else value for value in values]
+        return _remark(
+            Seen(name, physical, kind, width, values, len(sample[name]) - len(values), found.items.get(name))
+        )
     texts = [None if value is None or value == "" else str(value) for value in sample[name]]
     present = [text for text in texts if text is not None]
     own = hints.missing_marks(present)

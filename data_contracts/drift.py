@@ -120,7 +120,10 @@ def _comparisons(
         data = [load_test(test).take(column, sample) for column, sample in zip(columns, samples, strict=True)]
         if None not in data:
             kind = "label mix" if name == contract.label and test == "categories" else KINDS.get(test, test)
+            kind = "list length" if columns[0]["type"] == "array" and test == "numbers" else kind
             found.append((kind, test, data))
+    if all("categories" in column.get("item", {}) for column in columns):
+        found.append(("items", "categories", [column["item"]["categories"] for column in columns]))
     if name != contract.label and test != "categories" and all("length" in column for column in columns):
         found.append(("text length", "categories", [_bins(column) for column in columns]))
     if any(column["nulls"] or column.get("infinite") for column in columns):

@@ -100,7 +100,7 @@ def missing_marks(values: list[str]) -> list[str]:
 
 def personal(name: str, kind: str, values: list[Any]) -> str | None:
     """What personal data a column may hold: "e-mail address", by its values or its name."""
-    if kind in ("boolean", "image") or not values:
+    if kind in ("boolean", "image", "array") or not values:
         return None
     texts = [str(value) for value in values]
     if kind == "string":

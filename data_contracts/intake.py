@@ -17,7 +17,7 @@ from data_contracts.contract import Contract
 from data_contracts.corrections import Corrections
 from data_contracts.memory import Memory
 from data_contracts.row_sample import hidden, personal_columns
-from data_contracts.rows import RowIds, cast, encode, schema_of
+from data_contracts.rows import RowIds, cast, encode, said_plainly, schema_of
 from data_contracts.source import Unreadable, load_source
 from infra.digests import canonical, digest_bytes
 from infra.progress import Progress
@@ -206,7 +206,7 @@ def _json(values: dict[str, Any]) -> str:
         exact = value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
         if isinstance(value, bytes):
             return f"{len(value)} bytes, sha256 {digest_bytes(value)}"  # pixels
-        return value if exact else str(value)
+        return value if exact else said_plainly(value)
 
     return canonical({name: plain(value) for name, value in values.items()}).decode()
 

@@ -73,7 +73,7 @@ def _column(values: "pa.ChunkedArray", kind: str) -> dict[str, Any]:
     if kind == "number":
         return _numbers(values)
     if kind == "array":
-        return {"items": _numbers(pc.list_value_length(values))}
+        return {"items": _numbers(pc.list_value_length(values)), "item": _items(values)}
     if kind in ("date", "timestamp"):
         edges = pc.min_max(values).as_py()
         return {"min": _text(edges["min"]), "max": _text(edges["max"])}
@@ -93,6 +93,27 @@ def _column(values: "pa.ChunkedArray", kind: str) -> dict[str, Any]:
             from data_contracts.vocabulary import vocabulary
 
             found["vocabulary"] = vocabulary(values)
+    return found
+
+
+def _items(values: "pa.ChunkedArray") -> dict[str, Any]:
+    """What all lists of a column hold: {"rows", "nulls", "distinct"} and "categories" or, of many texts, "vocabulary";
+    of fractions what `_numbers` says."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    flat = pc.list_flatten(values)
+    found = {"rows": len(flat), "nulls": flat.null_count}
+    if pa.types.is_floating(flat.type):
+        return found | _numbers(flat)
+    found |= {"distinct": pc.count_distinct(flat).as_py()}
+    if found["distinct"] <= MAX_CATEGORIES:
+        counts = flat.drop_null().value_counts().to_pylist()
+        found["categories"] = dict(sorted((_text(entry["values"]), entry["counts"]) for entry in counts))
+    elif pa.types.is_string(flat.type):
+        from data_contracts.vocabulary import vocabulary
+
+        found["vocabulary"] = vocabulary(flat)
     return found
 
 

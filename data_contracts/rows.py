@@ -14,6 +14,8 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from data_contracts import lists
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -27,6 +29,8 @@ def arrow_type(name: str) -> "pa.DataType":
         return pa.timestamp("us", tz="UTC")
     if name == "image":
         return pa.large_binary()
+    if name.startswith(lists.PREFIX):
+        return pa.list_(arrow_type(name.removeprefix(lists.PREFIX).removesuffix(">")))
     return getattr(pa, {"double": "float64", "float": "float32", "bool": "bool_"}.get(name, name))()
 
 
@@ -62,6 +66,10 @@ def _cast_column(values: "pa.Array", column: "Column", nulls: tuple[str, ...]) -
         values = values.dictionary_decode()
     if column.arrow == "image":
         return values.cast(target), {}
+    if column.type == "array":
+        if nulls and pa.types.is_string(values.type):
+            values = _without(values, pc.is_in(pc.utf8_trim_whitespace(values), pa.array(nulls, values.type)))
+        return lists.cast_lists(values, column, lambda items, item: _cast_column(items, item, ()))
     if pa.types.is_floating(values.type):
         values = _without(values, pc.is_nan(values))
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
@@ -224,6 +232,8 @@ def _exact(values: Any) -> Any:
     if pa.types.is_large_binary(values.type):  # pixels: their hash says them
         hashes = [None if one is None else hashlib.sha256(one.as_buffer()).hexdigest() for one in values]
         return pa.array(hashes, pa.string())
+    if lists.is_list(values.type):
+        return lists.exact_lists(values, _exact)
     if pa.types.is_floating(values.type):
         bits = pa.int32() if values.type.bit_width == 32 else pa.int64()
     elif pa.types.is_date32(values.type):
@@ -252,8 +262,16 @@ def encode(batch: "pa.RecordBatch") -> list[bytes]:
 
 def values_content(values: dict[str, Any]) -> bytes:
     """What the id of a row that could not be cast is the hash of."""
-    text = json.dumps({name: None if value is None else str(value) for name, value in values.items()}, sort_keys=True)
-    return b"values" + text.encode()
+    said = {name: None if value is None else said_plainly(value) for name, value in values.items()}
+    return b"values" + json.dumps(said, sort_keys=True).encode()
+
+
+def said_plainly(value: Any) -> str:
+    """A value as any source gives it, as the text that a source of texts would give."""
+    try:
+        return lists.list_text(value) if isinstance(value, list) else str(value)
+    except ValueError:
+        return str(value)
 
 
 class RowIds:

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
 
+from data_contracts.lists import list_text
 from data_contracts.places import Place
 from data_contracts.source import Unreadable
 from infra.errors import WrongInput, choices
@@ -314,7 +315,7 @@ def read_lines(contract: "Contract", place: Place, kind: str, say: Say) -> "Foun
 
 
 def read_jsonl(contract: "Contract", place: Place, kind: str, say: Say) -> "Found":
-    names = [column.there for column in contract.columns]
+    names = _wanted(contract)
     seen: set[str] = set()
     rows = good = 0
     with open_lines(contract, place) as lines:
@@ -346,7 +347,7 @@ def read_jsonl(contract: "Contract", place: Place, kind: str, say: Say) -> "Foun
 
 def read_json(contract: "Contract", place: Place, kind: str, say: Say) -> "Found":
     """A list of objects, or an object that holds one under `slipway.records`."""
-    names = [column.there for column in contract.columns]
+    names = _wanted(contract)
     key, where = contract.server.get("records"), f"source {place.address}"
     seen: set[str] = set()
     with open_lines(contract, place) as lines:
@@ -377,7 +378,12 @@ def read_json(contract: "Contract", place: Place, kind: str, say: Say) -> "Found
         yield from batches.end()
 
 
-def _json_row(line: str, names: list[str], seen: set[str]) -> tuple[list[str | None] | None, str]:
+def _wanted(contract: "Contract") -> dict[str, bool]:
+    """What the columns are called in the data -> whether they hold lists."""
+    return {column.there: column.type == "array" for column in contract.columns}
+
+
+def _json_row(line: str, names: dict[str, bool], seen: set[str]) -> tuple[list[str | None] | None, str]:
     """The contract's columns of one object as text, and of a bad line the reason. JSON's 7 is a CSV's 7."""
     try:
         body = json.loads(line, parse_float=str, parse_int=str, parse_constant=str)
@@ -386,13 +392,21 @@ def _json_row(line: str, names: list[str], seen: set[str]) -> tuple[list[str | N
     return _json_values(body, names, seen)
 
 
-def _json_values(body: Any, names: list[str], seen: set[str]) -> tuple[list[str | None] | None, str]:
+def _json_values(body: Any, names: dict[str, bool], seen: set[str]) -> tuple[list[str | None] | None, str]:
+    """A list goes on as JSON text, for the cast to take apart again."""
     if not isinstance(body, dict):
         return None, "is not a JSON object"
     seen.update(body)
     values: list[str | None] = []
-    for name in names:
+    for name, listed in names.items():
         value = body.get(name)
+        if listed and isinstance(value, list):
+            if any(isinstance(item, str) and "\0" in item for item in value):
+                return None, f"'{name}' {NUL}"
+            try:
+                value = list_text(value)
+            except ValueError as error:
+                return None, f"'{name}' {error}, not a list of values"
         if isinstance(value, (dict, list)):
             return None, f"'{name}' holds {'an object' if isinstance(value, dict) else 'a list'}, not a value"
         if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):

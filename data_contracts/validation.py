@@ -10,6 +10,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from data_contracts.lists import MEASURES, is_list
 from data_contracts.row_sample import hidden, personal_columns
 from infra.errors import SlipwayError, WrongInput, choices
 
@@ -35,6 +36,8 @@ class Rule:
     """What a row that fails does wrong: "is null but required"."""
     tolerance: tuple[str, Any, str] | None = None
     """(operator, bound, unit) of an ODCS metric that allows some failing rows."""
+    measure: str = ""
+    """What of a list is judged, of `lists.MEASURES`; empty: the value itself."""
 
     @property
     def key(self) -> str:
@@ -65,7 +68,7 @@ def rules_of(contract: "Contract") -> list[Rule]:
 def _schema_rules(column: "Column") -> list[Rule]:
     found = []
 
-    def add(name: str, expectation: str, sentence: str, **kwargs: Any) -> None:
+    def add(name: str, expectation: str, sentence: str, measure: str = "", **kwargs: Any) -> None:
         kwargs["column"] = column.name
         found.append(
             Rule(
@@ -75,6 +78,7 @@ def _schema_rules(column: "Column") -> list[Rule]:
                 kwargs=kwargs,
                 severity=column.severity,
                 sentence=sentence,
+                measure=measure,
             )
         )
 
@@ -86,6 +90,12 @@ def _schema_rules(column: "Column") -> list[Rule]:
     if column.enum:
         shown = ", ".join(str(value) for value in column.enum[:8]) + (" ..." if len(column.enum) > 8 else "")
         add("enum", "expect_column_values_to_be_in_set", f"is none of {shown}", value_set=list(column.enum))
+    low, high = options.get("minItems"), options.get("maxItems")
+    between = "expect_column_values_to_be_between"
+    if low is not None or high is not None:
+        add("items", between, f"has not {_between(low, high)} items", "items", min_value=low, max_value=high)
+    if options.get("uniqueItems"):
+        add("unique-items", between, "holds an item more than once", "repeated items", max_value=0)
     low, high = options.get("minLength"), options.get("maxLength")
     if low is not None or high is not None:
         add(
@@ -257,6 +267,7 @@ def _run(
         import great_expectations as gx
         import pandas as pd
         import pyarrow as pa
+        import pyarrow.compute as pc
         from great_expectations.data_context.types.base import ProgressBarsConfig
         from great_expectations.expectations.registry import get_expectation_impl
         from pydantic.v1 import ValidationError
@@ -264,6 +275,8 @@ def _run(
         suite = []
         for number, rule in enumerate(rules):
             kwargs = {key: value for key, value in rule.kwargs.items() if value is not None}
+            if rule.measure:
+                kwargs["column"] = f"{kwargs['column']}, {rule.measure}"
             try:
                 suite.append(get_expectation_impl(rule.expectation)(**kwargs, meta={"rule": number}))
             except ValidationError as error:
@@ -283,9 +296,15 @@ def _run(
         series = {}
         for name in columns:
             values = table.column(name)
+            if is_list(values.type):  # of which the frame holds only whether it is there
+                values = pc.list_value_length(values)
             if pa.types.is_date32(values.type):
                 values = values.cast(pa.timestamp("us", tz="UTC"))
             series[name] = values.to_pandas(types_mapper=nullable.get if name in holed else None)
+        for rule in rules:
+            if rule.measure:
+                name = rule.kwargs["column"]
+                series[f"{name}, {rule.measure}"] = MEASURES[rule.measure](table.column(name)).to_pandas()
         # All at once: a frame grown column by column is put together anew for each rule.
         frame = pd.DataFrame(series, index=range(table.num_rows))
         # It sets this one to INFO itself, to tell of a temporary folder each time.

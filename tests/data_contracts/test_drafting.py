@@ -68,7 +68,7 @@ def as_json(path: Path, rows: Rows) -> None:
 
 
 def as_parquet(path: Path, rows: Rows) -> None:
-    pq.write_table(pa.Table.from_pylist([{**row, "tags": ["a"]} for row in rows]), path)
+    pq.write_table(pa.Table.from_pylist([{**row, "nested": [{"a": 1}]} for row in rows]), path)
 
 
 def as_arrow(path: Path, rows: Rows) -> None:
