@@ -84,8 +84,15 @@ def train(
     if state.status != "finished" and not take_over:
         _refuse_live_attempt(log, state)
     if not state.first:
-        log.append("run", experiment=experiment.model_dump(mode="json", by_alias=True), key=request.key,
-                   ingredients=request.ingredients, author=settings.author_name)  # fmt: skip
+        log.append(
+            "run",
+            experiment=experiment.model_dump(mode="json", by_alias=True),
+            key=request.key,
+            ingredients=request.ingredients,
+            author=settings.author_name,
+            prepared=request.prepared,
+            dataset=request.facts.get("dataset"),
+        )
     with Projection(settings, log, experiment.name, request.facts) as projection:
         if state.status != "finished":
             state = _attempts(request, settings, log, state, progress, projection)

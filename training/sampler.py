@@ -44,7 +44,7 @@ class SampleOrder:
         return half, [np.uint64(stream_seed(self.seed, "order", epoch, number)) for number in range(ROUNDS)]
 
     def positions(self, index: int, epochs: int) -> np.ndarray:
-        """The inverse of `at`: where one sample stands in each of the first `epochs` epochs. Returns (epochs,) int64."""
+        """The inverse of `at`: where a sample stands in each of the first `epochs` epochs, (epochs,) int64."""
         return np.array(
             [epoch * self.num_samples + self._rank(index, epoch) for epoch in range(epochs)], dtype=np.int64
         )
