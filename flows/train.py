@@ -19,7 +19,7 @@ from infra.store import NotFound
 from training.experiment import Experiment
 from training.recipe import load_recipe, settings_class
 
-UNSEEN_IN_RESULTS = {"checkpoint_every_s"}
+UNSEEN_IN_RESULTS = {"checkpoint_every_s", "checkpoint_every_steps", "keep_checkpoints"}
 """Fields of `training` that change no result."""
 
 

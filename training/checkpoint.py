@@ -5,6 +5,7 @@ Nothing random is in them: dropout, masks and the order of samples are functions
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +14,62 @@ from safetensors.torch import load_file, save_file
 
 from infra import artifacts
 from infra.store import NotFound, Store
+from training.sharding import World
+from training.state import TrainState
 
-KEEP = 2
+
+class Checkpoints:
+    """Writes the checkpoints of one attempt, on every worker."""
+
+    def __init__(
+        self,
+        store: Store,
+        run: str,
+        attempt: int,
+        world: World,
+        keep: int,
+        record: Callable[[dict[str, Any]], dict[str, Any]],
+    ):
+        self.store, self.run, self.attempt, self.world, self.keep = store, run, attempt, world, keep
+        self.record = record
+        self.entries: list[dict[str, Any]] = []
+        self.busy = False
+
+    def save(self, step: int, state: TrainState) -> None:
+        if self.world.rank == 0:
+            facts = save_checkpoint(self.store, self.run, self.attempt, step, state)
+            self.entries.append(self.record(facts))
+            discard_old(self.store, self.entries, self.keep)
+
+    def written(self) -> tuple[int, int]:
+        return 0, 0
+
+    def heard(self, whole: int, failed: int) -> None: ...
+
+    def wait(self) -> None: ...
 
 
-def save_checkpoint(
-    store: Store,
-    run: str,
-    attempt: int,
-    step: int,
-    task: torch.nn.Module,
-    optimizers: dict[str, torch.optim.Optimizer],
-    facts: dict[str, Any],
-) -> dict[str, Any]:
+def save_checkpoint(store: Store, run: str, attempt: int, step: int, state: TrainState) -> dict[str, Any]:
     """Write the state after `step` steps. Returns what the run log's entry says of it."""
+    task, optimizers = state.task, state.optimizers
     tensors, scalars = optimizer_state(task, optimizers)
     with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
         folder = Path(scratch)
         save_file(_separate(task.state_dict()), folder / "model.safetensors")
         save_file(_separate(tensors), folder / "optimizer.safetensors")
-        body = {"format": 1, "step": step, "optimizer": scalars, **facts}
+        body = {"format": 1, "step": step, "optimizer": scalars, "facts": state.facts}
         (folder / "state.json").write_text(json.dumps(body, sort_keys=True), encoding="utf-8")
         written = artifacts.commit_folder(store, f"runs/{run}/checkpoints/{attempt}/{step}", folder)
     return {"step": step, "place": written.kind, "digest": written.digest}
 
 
-def load_checkpoint(
-    store: Store, entry: dict[str, Any], task: torch.nn.Module, optimizers: dict[str, torch.optim.Optimizer]
-) -> dict[str, Any]:
-    """Restore task and optimisers in place from a log entry. Returns the facts saved with them."""
+def load_checkpoint(store: Store, entry: dict[str, Any], state: TrainState) -> int:
+    """Put what a log entry names into the state, in place. Returns the number of steps done."""
+    task, optimizers = state.task, state.optimizers
     folder = artifacts.fetch(store, artifacts.load(store, entry["place"], entry["digest"]))
     task.load_state_dict(load_file(folder / "model.safetensors"))
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    artifacts.check_format(state, 1, f"{entry['place']}/state.json")
+    body = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    artifacts.check_format(body, 1, f"{entry['place']}/state.json")
     tensors = load_file(folder / "optimizer.safetensors")
     for phase, optimizer in optimizers.items():
         for name, parameter in _owned(task, optimizer):
@@ -53,7 +77,7 @@ def load_checkpoint(
             restored: dict[str, Any] = {
                 key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
             }
-            restored |= state["optimizer"].get(f"{phase}|{name}", {})
+            restored |= body["optimizer"].get(f"{phase}|{name}", {})
             if "step" in restored:
                 restored["step"] = torch.tensor(float(restored["step"]))
             if restored:
@@ -61,20 +85,24 @@ def load_checkpoint(
                     key: value.to(parameter.device) if key != "step" and hasattr(value, "to") else value
                     for key, value in restored.items()
                 }
-    return state
+    state.facts = body["facts"]
+    return body["step"]
 
 
-def newest_whole(store: Store, entries: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The newest checkpoint entry whose every file is there and unaltered."""
+def newest_whole(store: Store, entries: list[dict[str, Any]]) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """The newest checkpoint entry whose every file is there and unaltered, and the newer ones that are not: each with
+    its `step`, `place` and `why`."""
+    skipped: list[dict[str, Any]] = []
     for entry in reversed(entries):
         if artifacts.is_whole(store, entry["place"], entry["digest"]):
-            return entry
-    return None
+            return entry, skipped
+        skipped.append({"step": entry["step"], "place": entry["place"], "why": "is not whole"})
+    return None, skipped
 
 
-def discard_old(store: Store, entries: list[dict[str, Any]]) -> None:
+def discard_old(store: Store, entries: list[dict[str, Any]], keep: int) -> None:
     """Remove the files of all but the newest checkpoints; their manifests first, so that none is ever half there."""
-    for entry in entries[:-KEEP]:
+    for entry in entries[:-keep]:
         prefix = f"{entry['place']}/{entry['digest']}"
         try:
             names = artifacts.load(store, entry["place"], entry["digest"]).files

@@ -50,6 +50,10 @@ class Training(Strict):
     """Epochs between two looks at the validation split; there is always one at the end."""
     checkpoint_every_s: float = Field(60, gt=0)
     """Seconds between two checkpoints."""
+    checkpoint_every_steps: int | None = Field(None, ge=1)
+    """Steps between two checkpoints, beside the seconds: whichever comes first."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """Newest checkpoints that are kept, beside the best one."""
 
     @model_validator(mode="after")
     def _one_length(self) -> "Training":
@@ -69,6 +73,9 @@ class Scaling(Strict):
 
     workers: int = Field(1, ge=1, le=4096)
     gpus_per_worker: float = Field(0, ge=0, le=8)
+    sharding: Literal["ddp", "fsdp"] = "ddp"
+    """ddp: each worker holds the whole model. fsdp: each holds a part of weights and optimiser state (FSDP2), for
+    models too large for one; results are equal to 1e-6, and to the bit for resuming under the same choice."""
     max_failures: int = Field(2, ge=0)
     """How often a dead worker is replaced before the run gives up."""
 

@@ -195,7 +195,9 @@ def _fit(request: Request, settings: Settings, log: RunLog, progress: Progress, 
         if "OutOfMemory" in str(error) or "memory" in said:
             from training.worker import less_memory
 
-            raise WrongInput(f"run {log.run}: a worker was killed for its memory; {less_memory(request.experiment)}") from error
+            raise WrongInput(
+                f"run {log.run}: a worker was killed for its memory; {less_memory(request.experiment)}"
+            ) from error
         raise SlipwayError(
             f"run {log.run}: the workers died ({said}); the same command goes on from the newest checkpoint"
         ) from error
@@ -219,6 +221,8 @@ def _show_progress(log: RunLog, progress: Progress, projection: Any, ended: thre
             for entry in log.entries(after=sequence):
                 sequence = entry["sequence"]
                 attempt = entry["attempt"] if entry["kind"] == "attempt" else attempt
+            for one in entry.get("skipped", ()):
+                progress.say(f"checkpoint of step {one['step']} left out: {one['why']}")
             beat = log.heartbeat(attempt) if attempt else None
         except SlipwayError as error:
             progress.say(f"the store is away, training goes on ({error})")

@@ -8,7 +8,6 @@ the workers beside the gradients: this step's counts, the last step's losses, an
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -20,32 +19,38 @@ from infra.errors import WrongInput
 from training.experiment import Training
 from training.randomness import SampleKeys, stream_seed
 from training.sampler import SampleOrder, batch_positions
+from training.sharding import World as World
+from training.sharding import clip, meeting, wrap
+from training.state import TrainState
 from training.task import Phase, Recipe, Task, to_device
 
 
-@dataclass(frozen=True)
-class World:
-    """The group of workers this process belongs to; alone when `size` is 1 and torch.distributed is not set up."""
-
-    rank: int = 0
-    size: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-
-    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The sum over the workers, in place."""
-        if self.size > 1:
-            dist.all_reduce(tensor)
-        return tensor
-
-
 class Observer(Protocol):
-    """What the loop tells rank 0's surroundings; called on rank 0 only, except `wishes`, read there."""
+    """What the loop tells a worker's surroundings. As it stands it does nothing and wishes for nothing."""
 
-    def metrics(self, step: int, values: dict[str, float]) -> None: ...
-    def save(self, step: int, task: Task, optimizers: dict[str, torch.optim.Optimizer]) -> None: ...
-    def wishes(self) -> tuple[bool, bool]:
-        """(save a checkpoint after this step, stop after it)."""
-        ...
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """The metrics of the step that made `step` steps done. Rank 0 only, in order, each step once."""
+        return
+
+    def wishes(self, step: int) -> tuple[bool, bool]:
+        """(save a checkpoint, stop) after this step, when `step` steps are done. Rank 0 only."""
+        return False, False
+
+    def save(self, step: int, state: TrainState) -> None:
+        """Write this worker's part of a checkpoint; may go on in the background, from a copy."""
+        return
+
+    def written(self) -> tuple[int, int]:
+        """Of the checkpoint under way, (1 if this worker's part is whole, 1 if it was given up)."""
+        return 0, 0
+
+    def heard(self, whole: int, failed: int) -> None:
+        """`written` summed over the workers, each step: a checkpoint exists once all parts are whole."""
+        return
+
+    def wait(self) -> None:
+        """Until this worker's part is whole or given up, and what `heard` set off is done."""
+        return
 
 
 class Diverged(RuntimeError):
@@ -57,20 +62,21 @@ def train(
     config: Training,
     world: World,
     observer: Observer,
-    restore: Callable[[Task, dict[str, torch.optim.Optimizer]], int] | None = None,
+    restore: Callable[[TrainState], int] | None = None,
 ) -> tuple[Task, bool]:
     """Train to the end, or until the observer wishes to stop. Returns the task and whether it ran to the end.
 
-    `restore` puts a checkpoint into task and optimisers and returns the number of steps done.
+    `restore` puts a checkpoint into the state and returns the number of steps done.
     """
     torch.manual_seed(stream_seed(config.seed, "initial weights"))
     task = recipe.build().to(world.device)
+    module = wrap(task, world)
     optimizers = {phase.name: build_optimizer(task, phase, config) for phase in task.phases}
-    first = restore(task, optimizers) if restore else 0
+    state = TrainState(task, optimizers)
+    first = restore(state) if restore else 0
     num_samples = recipe.num_samples("train")
     num_steps = config.num_steps(num_samples)
     order = SampleOrder(stream_seed(config.seed, "samples"), num_samples)
-    module = wrap(task, world)
     validate_steps = _validation_steps(config, num_samples, num_steps)
     pending: dict[str, float] = {}
     names: list[str] = []
@@ -97,13 +103,17 @@ def train(
             for name, count in task.counts(batch).items():
                 own[name] = own.get(name, 0.0) + float(count)
         names = names or sorted(own)
-        save, stop = observer.wishes() if world.rank == 0 else (False, False)
+        wishes = observer.wishes(step + 1) if world.rank == 0 else (False, False)
         message = world.sum(
             torch.tensor(
-                [own[name] for name in names] + [pending.get(name, 0.0) for name in names] + [save, stop],
+                [own[name] for name in names]
+                + [pending.get(name, 0.0) for name in names]
+                + [*wishes, *observer.written()],
                 dtype=torch.float64,
             )
         ).tolist()
+        saving, stopping, written, failed = (int(value) for value in message[-4:])
+        observer.heard(written, failed)
         counts = dict(zip(names, message, strict=False))
         if step > first and world.rank == 0:
             _report(observer, step, last, dict(zip(names, message[len(names) :], strict=False)), last_counts)
@@ -119,8 +129,7 @@ def train(
             optimizer = optimizers[phase.name]
             optimizer.zero_grad(set_to_none=True)
             for number, batch in enumerate(batches):
-                alone = number + 1 < len(batches) and hasattr(module, "no_sync")
-                with module.no_sync() if alone else nullcontext():
+                with meeting(module, last=number + 1 == len(batches)):
                     with precision():
                         sums = module(batch, phase=phase.name)
                     total = sum(
@@ -130,7 +139,8 @@ def train(
                     total.backward()
                 for name, value in sums.items():
                     pending[name] = pending.get(name, 0.0) + float(value.detach())
-            norm = _clip(optimizer, config.clip_norm)
+            parameters = [value for group in optimizer.param_groups for value in group["params"]]
+            norm = clip(parameters, config.clip_norm or math.inf)
             for group in optimizer.param_groups:
                 group["lr"] = rate * phase.learning_rate_scale
             if not math.isfinite(norm):
@@ -142,32 +152,47 @@ def train(
         if step + 1 in validate_steps or step + 1 == num_steps:
             found = validate(recipe, task, "validation", config, world)
             last |= {f"validation_{name}": value for name, value in found.items()}
-        stopping = message[-1] > 0
-        if message[-2] > 0 or stopping or step + 1 == num_steps:
+        ending = stopping or step + 1 == num_steps
+        if saving or ending:
             # The step's own losses have not met yet: settle them, so that the log is complete up to the checkpoint.
             losses = world.sum(torch.tensor([pending.get(name, 0.0) for name in names], dtype=torch.float64)).tolist()
             if world.rank == 0:
                 _report(observer, step + 1, last, dict(zip(names, losses, strict=True)), counts)
-                observer.save(step + 1, task, optimizers)
+            if ending:
+                settle(observer, world)  # the checkpoint before: one is written at a time
+            observer.save(step + 1, state)
+            if ending:
+                settle(observer, world)
             pending, first = {}, step + 1
         if stopping and step + 1 < num_steps:
             return task, False
     return task, True
 
 
+def settle(observer: Observer, world: World) -> None:
+    """Wait until the checkpoint under way is whole, or given up, on every worker."""
+    observer.wait()
+    written, failed = world.sum(torch.tensor(observer.written(), dtype=torch.float64)).tolist()
+    observer.heard(int(written), int(failed))
+    observer.wait()
+
+
 def validate(recipe: Recipe, task: Task, split: str, config: Training, world: World) -> dict[str, float]:
     """The task's measures over a whole split, each worker its share; the same masks and noise every time."""
     task.eval()
     totals: dict[str, list[float]] = {}
-    mine = np.arange(world.rank, recipe.num_samples(split), world.size)
+    num_samples = recipe.num_samples(split)
+    mine = np.arange(world.rank, num_samples, world.size)
     with torch.no_grad():
-        for begin in range(0, len(mine), 4 * config.batch_size):
+        for begin in range(0, -(-num_samples // world.size), 4 * config.batch_size):
             index = mine[begin : begin + 4 * config.batch_size]
+            spare = not len(index)  # FSDP2 gathers weights in each forward: a worker without samples takes part too
+            index = np.zeros(1, mine.dtype) if spare else index
             keys = SampleKeys.of(stream_seed(config.seed, "validation"), np.zeros_like(index), index)
             for name, (total, count) in task.measure(to_device(recipe.batch(split, index, keys), world.device)).items():
                 so_far = totals.setdefault(name, [0.0, 0.0])
-                so_far[0] += total
-                so_far[1] += count
+                so_far[0] += 0.0 if spare else total
+                so_far[1] += 0.0 if spare else count
     names = sorted(totals)
     if world.size > 1:  # a worker whose share is empty still has to meet the others
         gathered: list[Any] = [None] * world.size
@@ -206,7 +231,7 @@ def learning_rate(config: Training, step: int, num_steps: int) -> float:
 def micro_batches(num_samples: int, config: Training, world: World, additive: bool) -> list[slice]:
     """A worker's share in parts; the same number of parts on every worker, since each ends in a collective.
 
-    Raises WrongInput when the loss forbids parts.
+    Raises WrongInput when the loss forbids parts, or the batch is too small for them.
     """
     share = -(-config.batch_size // world.size)
     size = min(config.micro_batch_size or share, share)
@@ -216,6 +241,11 @@ def micro_batches(num_samples: int, config: Training, world: World, additive: bo
             "or lower training.batch_size"
         )
     parts = -(-share // size)
+    if config.batch_size // world.size < parts:
+        raise WrongInput(
+            f"training.batch_size: {config.batch_size} gives some of {world.size} workers fewer micro-batches than "
+            "others; make it a multiple of scaling.workers, or raise training.micro_batch_size"
+        )
     edges = np.linspace(0, num_samples, parts + 1).round().astype(int)
     return [slice(begin, end) for begin, end in pairwise(edges) if end > begin]
 
@@ -226,22 +256,6 @@ def autocast(config: Training, device: torch.device) -> Callable[[], Any]:
     if config.precision == "bf16" or (config.precision == "auto" and native):
         return lambda: torch.autocast(device.type, torch.bfloat16)
     return nullcontext
-
-
-def wrap(task: Task, world: World) -> Any:
-    if world.size == 1:
-        return task
-    from torch.nn.parallel import DistributedDataParallel
-
-    devices = [world.device.index] if world.device.type == "cuda" else None
-    # find_unused_parameters also keeps DDP from rebuilding its buckets after the first step, which would make a
-    # resumed run differ in the last bits on 3 workers and more.
-    return DistributedDataParallel(task, device_ids=devices, find_unused_parameters=True)
-
-
-def _clip(optimizer: torch.optim.Optimizer, limit: float | None) -> float:
-    parameters = [value for group in optimizer.param_groups for value in group["params"]]
-    return float(torch.nn.utils.clip_grad_norm_(parameters, limit or math.inf))
 
 
 def _report(

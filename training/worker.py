@@ -3,6 +3,7 @@
 Rank 0 alone writes to the run log, under the number of its attempt.
 """
 
+import math
 import os
 import socket
 import tempfile
@@ -16,7 +17,7 @@ from typing import Any
 from infra import artifacts
 from infra.errors import SlipwayError
 from infra.store import Store, open_store
-from training.experiment import validate_experiment
+from training.experiment import Training, validate_experiment
 from training.recipe import load_recipe
 from training.run_log import RunLog, read_state
 
@@ -33,7 +34,8 @@ def work(config: dict[str, Any]) -> None:
     from training import loop
 
     context = ray.train.get_context()
-    world = loop.World(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    sharding = config["experiment"]["scaling"]["sharding"]
+    world = loop.World(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device(), sharding)
     store = open_store(config["store"])
     log = RunLog(store, config["run"])
     try:
@@ -48,6 +50,7 @@ def work(config: dict[str, Any]) -> None:
 
 def _train(config: dict[str, Any], world: Any, store: Store, log: RunLog) -> None:
     from training import checkpoint, loop
+    from training.sharding import whole as gather
 
     experiment = validate_experiment(config["experiment"], "experiment")
     module = load_recipe(experiment.recipe)
@@ -64,15 +67,17 @@ def _train(config: dict[str, Any], world: Any, store: Store, log: RunLog) -> Non
         dist.broadcast_object_list(begin, src=0)
     attempt, entry = begin[0]  # type: ignore[misc]
 
-    def restore(task: Any, optimizers: Any) -> int:
-        return checkpoint.load_checkpoint(store, entry, task, optimizers)["step"] if entry else 0
+    def restore(state: Any) -> int:
+        observer.saved_step = checkpoint.load_checkpoint(store, entry, state) if entry else 0
+        return observer.saved_step
 
-    observer = Recorder(store, log, attempt, num_steps, experiment.training.checkpoint_every_s)
+    observer = Recorder(store, log, attempt, num_steps, experiment.training, world)
     with observer if world.rank == 0 else nullcontext():
         task, whole = loop.train(recipe, experiment.training, world, observer, restore)
         final = {}
         if whole and recipe.num_samples("test"):
             final = loop.validate(recipe, task, "test", experiment.training, world)
+        task = gather(task, recipe.build, world) if whole else task
     if world.rank == 0:
         observer.flush()
         if not whole:
@@ -95,7 +100,7 @@ def _begin_attempt(store: Store, log: RunLog, workers: int) -> tuple[int, dict[s
     from training.checkpoint import newest_whole
 
     state = read_state(log)
-    entry = newest_whole(store, state.checkpoints)
+    entry, skipped = newest_whole(store, state.checkpoints)
     begun = log.append(
         "attempt",
         state.attempt + 1,
@@ -104,19 +109,27 @@ def _begin_attempt(store: Store, log: RunLog, workers: int) -> tuple[int, dict[s
         workers=workers,
         from_step=entry["step"] if entry else 0,
         checkpoint=entry and {key: entry[key] for key in ("step", "place", "digest")},
+        skipped=skipped,
     )
     return begun["attempt"], entry
 
 
 class Recorder:
-    """Rank 0's observer: metrics into the run log, checkpoints into the store, a heartbeat beside them."""
+    """A worker's observer: its part of each checkpoint into the store; on rank 0 also metrics and checkpoint entries
+    into the run log, and a heartbeat beside them."""
 
-    def __init__(self, store: Store, log: RunLog, attempt: int, num_steps: int, checkpoint_every_s: float):
+    def __init__(self, store: Store, log: RunLog, attempt: int, num_steps: int, training: Training, world: Any):
+        from training.checkpoint import Checkpoints
+
         self.store, self.log, self.attempt, self.num_steps = store, log, attempt, num_steps
-        self.checkpoint_every_s = checkpoint_every_s
+        self.training, self.rank = training, world.rank
+        self.checkpoints = Checkpoints(
+            store, log.run, attempt, world, keep=training.keep_checkpoints, record=self._record_checkpoint
+        )
         self.points: list[tuple[int, dict[str, float], float]] = []
-        self.written: list[dict[str, Any]] = []
+        self.flushing = threading.Lock()
         self.flushed = self.saved = time.monotonic()
+        self.saved_step = 0
         self.progress: dict[str, Any] = {"step": 0, "num_steps": num_steps}
         self.ended = threading.Event()
         self.stop_asked = False
@@ -152,18 +165,31 @@ class Recorder:
             self.flush()
 
     def flush(self) -> None:
-        if self.points:
-            self.log.append("metrics", self.attempt, points=self.points)
-        self.points, self.flushed = [], time.monotonic()
+        with self.flushing:
+            if self.points:
+                points = list(self.points)  # the loop may add more meanwhile
+                self.log.append("metrics", self.attempt, points=points)
+                del self.points[: len(points)]
+            self.flushed = time.monotonic()
 
-    def wishes(self) -> tuple[bool, bool]:
-        return time.monotonic() - self.saved >= self.checkpoint_every_s, self.stop_asked
+    def wishes(self, step: int) -> tuple[bool, bool]:
+        by_time = time.monotonic() - self.saved >= self.training.checkpoint_every_s
+        by_steps = step - self.saved_step >= (self.training.checkpoint_every_steps or math.inf)
+        return (by_time or by_steps) and not self.checkpoints.busy, self.stop_asked
 
-    def save(self, step: int, task: Any, optimizers: Any) -> None:
-        from training.checkpoint import discard_old, save_checkpoint
+    def save(self, step: int, state: Any) -> None:
+        self.checkpoints.save(step, state)
+        self.saved, self.saved_step = time.monotonic(), step
 
+    def _record_checkpoint(self, facts: dict[str, Any]) -> dict[str, Any]:
         self.flush()  # a checkpoint entry promises that the metrics up to its step are in the log before it
-        facts = save_checkpoint(self.store, self.log.run, self.attempt, step, task, optimizers, {})
-        self.written.append(self.log.append("checkpoint", self.attempt, **facts))
-        discard_old(self.store, self.written)
-        self.saved = time.monotonic()
+        return self.log.append("checkpoint", self.attempt, **facts)
+
+    def written(self) -> tuple[int, int]:
+        return self.checkpoints.written()
+
+    def heard(self, whole: int, failed: int) -> None:
+        self.checkpoints.heard(whole, failed)
+
+    def wait(self) -> None:
+        self.checkpoints.wait()

@@ -10,25 +10,13 @@ import pytest
 import torch
 
 from infra.errors import WrongInput
+from tests.training.observers import Silent
 from training import loop
 from training.experiment import Training
 from training.recipe import RecipeSettings
 from training.task import Batch, ModelFiles, Phase, Recipe, Task
 
 CONFIG = Training(steps=20, batch_size=8, learning_rate=0.05, warmup=0, schedule="constant", weight_decay=0)
-
-
-class Silent:
-    def __init__(self) -> None:
-        self.points: dict[int, dict[str, float]] = {}
-
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        self.points[step] = values
-
-    def save(self, step: int, task: Task, optimizers: dict[str, torch.optim.Optimizer]) -> None: ...
-
-    def wishes(self) -> tuple[bool, bool]:
-        return False, False
 
 
 class Numbers(Recipe):

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,31 +10,15 @@ import torch
 import torch.multiprocessing as mp
 
 from tests.training.examples import open_recipe
+from tests.training.observers import Saving, Silent
 from training import loop
-from training.checkpoint import load_checkpoint, newest_whole, save_checkpoint
+from training.checkpoint import load_checkpoint, newest_whole
 from training.experiment import Training
 from training.randomness import SampleKeys
 from training.recipe import recipe_names, recipe_summary, settings_class
-from training.task import Task
 
 pytestmark = pytest.mark.parametrize("name", recipe_names())
 NO_DROPOUT: dict[str, Any] = {"dropout": 0.0}
-
-
-class Silent:
-    """An observer that remembers the metrics and wishes for nothing."""
-
-    def __init__(self) -> None:
-        self.points: dict[int, dict[str, float]] = {}
-
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        assert step not in self.points, f"step {step} was reported twice"
-        self.points[step] = values
-
-    def save(self, step: int, task: Task, optimizers: dict[str, torch.optim.Optimizer]) -> None: ...
-
-    def wishes(self) -> tuple[bool, bool]:
-        return False, False
 
 
 def batch_of(recipe: Any, size: int) -> Any:
@@ -129,26 +113,15 @@ def test_resumes_to_the_same_bits(name: str, tmp_path: Path) -> None:
 
     store = FolderStore(tmp_path / "store")
     config = Training(steps=12, batch_size=16, learning_rate=1e-3, validate_every=0.5)
-
-    class Stopping(Silent):
-        entries: ClassVar[list[dict[str, Any]]] = []
-
-        def wishes(self) -> tuple[bool, bool]:
-            return False, len(self.points) >= 4
-
-        def save(self, step: int, task: Task, optimizers: dict[str, torch.optim.Optimizer]) -> None:
-            Stopping.entries = [save_checkpoint(store, "run", 1, step, task, optimizers, {})]
-
     recipe = open_recipe(name, tmp_path / "prepared")  # dropout on: it is keyed by the step too
-    unbroken, broken, resumed = Silent(), Stopping(), Silent()
+    unbroken, resumed = Silent(), Silent()
+    broken = Saving(store, loop.World(), wish=lambda step: (False, step == 5))
     expected, _ = loop.train(recipe, config, loop.World(), unbroken)
     _, whole = loop.train(recipe, config, loop.World(), broken)
     assert not whole
-    entry = newest_whole(store, Stopping.entries)
-    assert entry is not None and 0 < entry["step"] < 12
-    found, whole = loop.train(
-        recipe, config, loop.World(), resumed, lambda t, o: load_checkpoint(store, entry, t, o)["step"]
-    )
+    entry, _ = newest_whole(store, broken.entries)
+    assert entry is not None and entry["step"] == 5
+    found, whole = loop.train(recipe, config, loop.World(), resumed, lambda state: load_checkpoint(store, entry, state))
     assert whole
     for key, value in expected.state_dict().items():
         assert torch.equal(value, found.state_dict()[key]), f"{key} differs after the resume"
