@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent / "recipes"
 class RecipeSettings(BaseModel):
     """Base of every recipe's `Settings`: frozen, unknown keys refused, each field with its unit and meaning."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     roles: ClassVar[dict[str, str]] = {}
     """What `from:` may name -> one line of what it gives. A role whose line starts with "required" must be given."""
