@@ -6,6 +6,7 @@ A rule that could not be run, or that would be run as code, is refused when the 
 import re
 from typing import Any
 
+from data_contracts.conditions import check_condition
 from data_contracts.odcs import OPERATORS, load_yaml
 from infra.errors import WrongInput, choices
 
@@ -83,13 +84,17 @@ def _check_expectation(body: dict[str, Any], rule: dict[str, Any], where: str, s
     if not isinstance(kwargs, dict):
         raise WrongInput(f"{where}: kwargs {kwargs!r} is not a map")
     for key in kwargs:
-        if key in ("row_condition", "condition_parser", "result_format"):
-            reason = "decided by Slipway" if key == "result_format" else "text that would be run as code"
+        if key in ("condition_parser", "result_format"):
+            reason = "decided by Slipway" if key == "result_format" else "for text that would be run as code"
             raise WrongInput(f"{where}: kwargs.{key} is not taken ({reason}); leave it out")
+    condition = kwargs.get("row_condition")
+    if condition is not None:
+        check_condition(condition, f"{where}: kwargs.row_condition")
     return {
         "kind": "expectation",
         "type": kind,
-        "kwargs": kwargs,
+        "kwargs": {key: value for key, value in kwargs.items() if key != "row_condition"},
+        "condition": condition,
         "severity": severity,
         "name": rule.get("name") or kind,
     }

@@ -8,6 +8,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, TYPE_CHECKING, Any
@@ -32,6 +33,9 @@ MAX_LINE = 1 << 26
 MAX_JSON = 1 << 28
 """Characters of a JSON document, which is held whole; JSONL has no such limit."""
 GZIP = b"\x1f\x8b"
+ESCAPED = re.compile("[\udc80-\udcff]")
+"""What a byte that could not be decoded becomes."""
+SAVE = "save it as UTF-8 or set the server's encoding"
 DETECTED = 1 << 22
 """Bytes by which an encoding is detected."""
 
@@ -67,7 +71,10 @@ class Lines:
         zipped = self.raw.read(2) == GZIP
         self.raw.seek(0)
         body: Any = gzip.GzipFile(fileobj=self.raw) if zipped else self.raw
-        self.file: IO[str] = io.TextIOWrapper(body, encoding=encoding, newline="")
+        # Bytes that mean nothing become lone surrogates, which no text holds: one bad row is one row. UTF-16 and 32 say
+        # by the first such byte that the file is something else.
+        errors = "strict" if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")) else "surrogateescape"
+        self.file: IO[str] = io.TextIOWrapper(body, encoding=encoding, newline="", errors=errors)
 
     def __enter__(self) -> "Lines":
         return self
@@ -97,10 +104,7 @@ class Lines:
         try:
             return read()
         except UnicodeDecodeError as error:
-            raise WrongInput(
-                f"{where}: is not {self.encoding.removesuffix('-sig')} after line {self.number} "
-                f"(byte 0x{error.object[error.start]:02x}); save it as UTF-8 or set the server's encoding"
-            ) from None
+            raise WrongInput(f"{where}: {self._undecoded(error.object[error.start])}") from None
         except UnicodeError as error:  # UTF-16 without its mark
             raise WrongInput(f"{where}: is not {self.encoding} ({error}); set the server's encoding") from None
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -112,7 +116,21 @@ class Lines:
             raise WrongInput(
                 f"source {self.place.address}: has more than {limit:,} characters in one document; write it as JSONL"
             )
+        if not text.isascii() and (found := ESCAPED.search(text)):
+            self.number = text.count("\n", 0, found.start())
+            raise WrongInput(f"source {self.place.address}: {self._undecoded(ord(found[0]) - 0xDC00)}")
         return text
+
+    def _undecoded(self, byte: int) -> str:
+        name = self.encoding.removesuffix("-sig")
+        return f"is not {name} after line {self.number} (byte 0x{byte:02x}); {SAVE}"
+
+    def undecoded(self, text: str) -> str:
+        """Why a row's text is none; empty where it is."""
+        found = None if text.isascii() else ESCAPED.search(text)
+        if found is None:
+            return ""
+        return f"is not {self.encoding.removesuffix('-sig')} (byte 0x{ord(found[0]) - 0xDC00:02x}); {SAVE}"
 
     def take(self) -> str:
         text = "".join(self.recent)
@@ -120,7 +138,7 @@ class Lines:
         return text
 
     def encode(self, text: str) -> bytes:
-        return text.rstrip("\r\n").encode(self.encoding.removesuffix("-sig"))
+        return text.rstrip("\r\n").encode(self.encoding.removesuffix("-sig"), "surrogateescape")
 
     def position(self) -> int:
         return self.raw.tell()
@@ -241,6 +259,8 @@ def read_delimited(contract: "Contract", place: Place, kind: str, say: Say) -> "
                 continue  # an empty line is no row in any CSV reader
             if "\0" in raw:
                 reason = NUL
+            elif undecoded := lines.undecoded(raw):
+                reason = undecoded
             elif len(row) < len(there) and server.get("fill", False) and not reason:
                 row += [""] * (len(there) - len(row))
             elif len(row) != len(there) and not reason:
@@ -254,7 +274,9 @@ def read_delimited(contract: "Contract", place: Place, kind: str, say: Say) -> "
 
 def _header(reader: Any, place: Place, lines: Lines, named: bool) -> list[str]:
     names, reason = _record(reader, place, 1)
-    lines.take()
+    undecoded = lines.undecoded(lines.take())
+    if undecoded:
+        raise WrongInput(f"source {place.address}: line 1: the header {undecoded}")
     if names is None:
         raise WrongInput(f"source {place.address}: is empty; give a file with rows")
     for name in names if not named else ():
@@ -305,8 +327,9 @@ def read_lines(contract: "Contract", place: Place, kind: str, say: Say) -> "Foun
             parts = [text]
             if separator:
                 parts = text.split(separator, 1) if at == "first" else text.rsplit(separator, 1)
-            if "\0" in text:
-                yield from batches.bad(lines.number, line, NUL)
+            reason = NUL if "\0" in text else lines.undecoded(text)
+            if reason:
+                yield from batches.bad(lines.number, line, reason)
             elif len(parts) != len(columns):
                 yield from batches.bad(lines.number, line, f"holds no {separator!r} between its two columns")
             else:
@@ -325,7 +348,9 @@ def read_jsonl(contract: "Contract", place: Place, kind: str, say: Say) -> "Foun
             if not line.strip():
                 continue
             rows += 1
-            values, reason = _json_row(line, names, seen)
+            values, reason = None, lines.undecoded(line)
+            if not reason:
+                values, reason = _json_row(line, names, seen)
             if values is None:
                 if not line.endswith(("\n", "\r")) and not line.rstrip().endswith("}"):
                     raise WrongInput(

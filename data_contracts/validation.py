@@ -2,7 +2,8 @@
 
 A rule is never run per batch (uniqueness and means come out wrong) and only the columns that some rule names are
 held in memory. A rule that could not be checked has failed: `success` alone does not say so, `exception_info` does.
-Nothing a contract says is evaluated as code: row conditions and queries are refused when it is read.
+Nothing a contract says is evaluated as code: queries are refused when it is read, and the rows that meet a rule's
+condition are picked by Arrow before Great Expectations sees them.
 """
 
 import logging
@@ -10,8 +11,10 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from data_contracts.conditions import columns_of, rows_meeting
 from data_contracts.lists import MEASURES, is_list
 from data_contracts.row_sample import hidden, personal_columns
+from infra.digests import canonical
 from infra.errors import SlipwayError, WrongInput, choices
 
 if TYPE_CHECKING:
@@ -38,6 +41,8 @@ class Rule:
     """(operator, bound, unit) of an ODCS metric that allows some failing rows."""
     measure: str = ""
     """What of a list is judged, of `lists.MEASURES`; empty: the value itself."""
+    condition: dict[str, Any] | None = None
+    """Which rows it is about, as `conditions` has it; None: all."""
 
     @property
     def key(self) -> str:
@@ -159,6 +164,7 @@ def _quality_rule(rule: dict[str, Any], column: str | None) -> Rule:
             kwargs=kwargs,
             severity=rule["severity"],
             sentence=f"fails {rule['name']}",
+            condition=rule["condition"],
         )
     metric, arguments = rule["metric"], rule["arguments"]
     bound, operator = rule["bound"], rule["operator"]
@@ -222,6 +228,7 @@ def columns_of_rules(contract: "Contract") -> list[str]:
         for key, value in rule.kwargs.items():
             if key.startswith("column"):
                 named.update([value] if isinstance(value, str) else value)
+        named |= columns_of(rule.condition) if rule.condition else set()
     for name in sorted(named):
         if name not in there:
             raise WrongInput(f"contract {contract.path}: quality: column '{name}' is not there; {choices(name, there)}")
@@ -239,6 +246,8 @@ def validate(table: "pa.Table", contract: "Contract") -> Findings:
     for rule, result in zip(rules, results, strict=True):
         result["success"] = _judge(rule, result, table, findings, contract)
         result["meta"] = {"rule": rule.key, "severity": rule.severity}
+        if rule.condition is not None:
+            result["meta"]["row_condition"] = rule.condition
         for key in ("unexpected_list", "unexpected_index_list", "unexpected_index_query"):
             result["result"].pop(key, None)
     passed = sum(result["success"] for result in results)
@@ -312,17 +321,32 @@ def _run(
         context = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = ProgressBarsConfig(globally=False)
         asset = context.data_sources.add_pandas("rows").add_dataframe_asset(contract.name)
-        batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
-        outcome = batch.validate(
-            gx.ExpectationSuite(name=contract.name, expectations=suite),
-            result_format={"result_format": "COMPLETE", "partial_unexpected_count": SHOWN_VALUES},
-        ).to_json_dict()
-    by_rule = {result["expectation_config"]["meta"]["rule"]: result for result in outcome["results"]}
+        definition = asset.add_batch_definition_whole_dataframe("all")
+        by_rule: dict[int, dict[str, Any]] = {}
+        for chosen in _by_condition(rules):
+            part, condition = frame, rules[chosen[0]].condition
+            if condition is not None:  # rows keep their number: the frame's index says which one failed
+                met = rows_meeting(condition, table, f"{_where(contract, rules[chosen[0]])}: row_condition")
+                part = frame[met.to_numpy()]
+            outcome = definition.get_batch({"dataframe": part}).validate(
+                gx.ExpectationSuite(name=contract.name, expectations=[suite[number] for number in chosen]),
+                result_format={"result_format": "COMPLETE", "partial_unexpected_count": SHOWN_VALUES},
+            )
+            results = outcome.to_json_dict()["results"]
+            by_rule |= {result["expectation_config"]["meta"]["rule"]: result for result in results}
     if set(by_rule) != set(range(len(rules))):
         raise SlipwayError(
             f"Great Expectations answered {len(by_rule)} of {len(rules)} rules; report this with the contract"
         )
     return [by_rule[number] for number in range(len(rules))], gx.__version__
+
+
+def _by_condition(rules: list[Rule]) -> list[list[int]]:
+    """The numbers of the rules, those of one condition together."""
+    groups: dict[bytes, list[int]] = {}
+    for number, rule in enumerate(rules):
+        groups.setdefault(canonical(rule.condition), []).append(number)
+    return list(groups.values())
 
 
 def _where(contract: "Contract", rule: Rule) -> str:
@@ -331,7 +355,8 @@ def _where(contract: "Contract", rule: Rule) -> str:
 
 def _judge(rule: Rule, result: dict[str, Any], table: "pa.Table", findings: Findings, contract: "Contract") -> bool:
     """Whether the rule holds; what it finds goes into `findings`."""
-    body, num_rows = result["result"], table.num_rows
+    body = result["result"]
+    num_rows = table.num_rows if rule.condition is None else body.get("element_count", 0)
     exception = _exception(result.get("exception_info") or {})
     failing = body.get("unexpected_index_list")
     count = body.get("unexpected_count", body.get("observed_value"))

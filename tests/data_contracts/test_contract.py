@@ -107,7 +107,7 @@ BAD_RULES = [
     ({"expectation": {"type": "expect_query_results_to_match_comparison"}}, "is not Great Expectations' own"),
     (
         {"expectation": {"type": "expect_column_values_to_be_null", "kwargs": {"row_condition": "__import__('os')"}}},
-        "kwargs.row_condition is not taken",
+        "is text that would be run as code",
     ),
 ]
 
