@@ -162,12 +162,18 @@ def pack(tokens: Tokens, index: np.ndarray, first_position: int = 0) -> "dict[st
 
 
 def encode_packed(encoder: "torch.nn.Module", batch: Mapping[str, Any]) -> "torch.Tensor":
-    """The last hidden states of a packed batch, (tokens, width)."""
-    extra = {"token_type_ids": batch["type_ids"]} if "type_ids" in batch else {}
-    boundaries = batch["boundaries"]
-    return encoder(
-        input_ids=batch["input_ids"], position_ids=boundaries.position_ids, boundaries=boundaries, **extra
-    ).last_hidden_state[0]
+    """The last hidden states of a packed batch, (tokens, width). The encoder sees the samples sorted by length, so that
+    the tokens change places twice a forward pass and not in every layer."""
+    import torch
+
+    boundaries, inputs = batch["boundaries"], {"input_ids": batch["input_ids"]}
+    if "type_ids" in batch:
+        inputs["token_type_ids"] = batch["type_ids"]
+    order = boundaries.sorting
+    if order is not None:
+        boundaries, inputs = boundaries.sorted(), {name: ids[:, order] for name, ids in inputs.items()}
+    states = encoder(**inputs, position_ids=boundaries.position_ids, boundaries=boundaries).last_hidden_state[0]
+    return states if order is None else torch.empty_like(states).index_copy(0, order, states)
 
 
 def mean_pool(hidden: "torch.Tensor", lengths: "torch.Tensor") -> "torch.Tensor":

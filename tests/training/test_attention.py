@@ -1,10 +1,13 @@
 """Packed = padded: outputs and gradients, float32, on the lengths that make trouble."""
 
+import inspect
+import itertools
 from typing import Any
 
 import pytest
 import torch
 
+from infra.errors import WrongInput
 from training.attention import Boundaries, use_packed_attention
 
 LENGTHS = {"mixed": [5, 17, 3, 9, 9, 31], "one": [7], "ones": [1, 1, 1], "equal": [8] * 5, "far apart": [1, 64, 2, 63]}
@@ -76,3 +79,75 @@ def test_without_boundaries_it_refuses() -> None:
     use_packed_attention(model)
     with pytest.raises(ValueError, match="without boundaries"):
         model(input_ids=torch.zeros(1, 4, dtype=torch.long))
+
+
+def test_attention_of_a_kind_that_it_is_not_is_refused() -> None:
+    from training.attention import packed_attention
+
+    q = torch.zeros(1, 2, 4, 8)
+    with pytest.raises(WrongInput, match="sliding_window"):
+        packed_attention(
+            torch.nn.Module(), q, q, q, None, boundaries=Boundaries.of(torch.tensor([4])), sliding_window=2
+        )
+
+
+def test_fewer_heads_of_keys_than_of_queries() -> None:
+    from training.attention import packed_attention
+
+    q, few = torch.randn(1, 4, 7, 8), torch.randn(1, 2, 7, 8)
+    many = few.repeat_interleave(2, dim=1)
+    boundaries = Boundaries.of(torch.tensor([3, 4]))
+    grouped, whole = (
+        packed_attention(torch.nn.Module(), q, kv, kv, None, boundaries=boundaries)[0] for kv in (few, many)
+    )
+    assert torch.allclose(grouped, whole, atol=1e-6)
+
+
+def test_the_encoder_sees_samples_sorted_and_the_states_come_back_in_order() -> None:
+    from training.text import encode_packed
+
+    lengths = torch.tensor(LENGTHS["mixed"])
+    batch = {"input_ids": torch.arange(int(lengths.sum()))[None], "boundaries": Boundaries.of(lengths)}
+
+    class Encoder(torch.nn.Module):
+        def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, boundaries: Boundaries) -> Any:
+            assert torch.diff(boundaries.ends).tolist() == sorted(lengths.tolist()) and boundaries.sorting is None
+            state = torch.stack([input_ids[0], position_ids[0]], dim=1).float()
+            return type("Output", (), {"last_hidden_state": state[None]})
+
+    state = encode_packed(Encoder(), batch)
+    assert torch.equal(state[:, 0], batch["input_ids"][0].float())
+    assert torch.equal(state[:, 1], batch["boundaries"].position_ids[0].float())
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_cuda_kernel_is_asked_for_what_the_groups_compute(causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel itself needs a GPU: here its documented meaning, computed plainly, is called in its place."""
+    from torch.nn import functional
+    from torch.nn.attention import varlen
+
+    from training import attention
+
+    signature = inspect.signature(varlen.varlen_attn)
+
+    def plain(*args: Any, **options: Any) -> torch.Tensor:
+        given = signature.bind(*args, **options).arguments
+        assert given["cu_seq_q"].dtype == torch.int32 and given["max_q"] == given["max_k"] == 5
+        parts = [
+            functional.scaled_dot_product_attention(
+                *(given[name][begin:end].transpose(0, 1)[None] for name in ("query", "key", "value")),
+                scale=given["scale"], is_causal=given["window_size"] == (-1, 0), enable_gqa=given["enable_gqa"],
+            )[0].transpose(0, 1)
+            for begin, end in itertools.pairwise(given["cu_seq_q"].tolist())
+        ]  # fmt: skip
+        return torch.cat(parts)
+
+    q, k, v = torch.randn(3, 1, 2, 10, 8).unbind()
+    boundaries = Boundaries.of(torch.tensor([5, 2, 3]))
+    options = {"scaling": 0.3, "is_causal": causal, "boundaries": boundaries}
+    expected, _ = attention.packed_attention(torch.nn.Module(), q, k, v, None, **options)
+    assert not attention.kernel_fits(q, 0.0), "the kernel is not on the CPU"
+    monkeypatch.setattr(attention, "kernel_fits", lambda query, dropout: True)
+    monkeypatch.setattr(varlen, "varlen_attn", plain)
+    found, _ = attention.packed_attention(torch.nn.Module(), q, k, v, None, **options)
+    assert torch.allclose(found, expected, atol=1e-6)

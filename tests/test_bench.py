@@ -1,0 +1,27 @@
+"""The equality checks of the benchmarks, on little data; their figures are for `make bench`."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).parents[1] / "bench"
+
+
+def load(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(BENCH)  # a benchmark imports what stands beside it
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_without_padding_each_step_has_the_loss_of_hf_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("accelerate", reason="HF Trainer needs it")
+    bench = load("no_padding", monkeypatch)
+    arms, difference = bench.measure(96, None, rounds=1, arms=["trainer", "slipway"])
+    assert len(arms["slipway"].answer["losses"]) == 3
+    assert difference <= 1e-4
+    assert arms["trainer"].answer["computed"] > arms["slipway"].answer["computed"] == arms["slipway"].answer["real"]
