@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from data_contracts.contract import DERIVED as DERIVED_SUFFIXES
 from data_contracts.detection import detect, records
 from data_contracts.native import Native, Unreadable
 from data_contracts.places import Place
@@ -28,6 +29,8 @@ SPLIT_NAMES = {
 }
 LIST = re.compile(r"(?:large_|fixed_size_)?list<\w+: ([^<>]*?)(?: not null)?>(?:\[\d+\])?")
 """Arrow's name of a list of single values."""
+IMAGES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+"""How the files of images begin."""
 DOCUMENTS = {".txt", ".md", ".rst", ".text", ""}
 
 
@@ -104,17 +107,23 @@ def _table(path: Path, server: dict[str, Any]) -> Found:
     try:
         with Native() as native:
             head = next(native.table(path, server["format"]))
+        pictures = _pictures(path, server["format"], [one.name for one in head.schema if "binary" in _type_of(one)])
     except Unreadable as error:
         raise WrongInput(f"source {path}: is not whole {server['format'].title()} ({error}); write it again") from None
+    found.derived = tuple(f"{_own(name)}_{suffix}" for name in pictures for suffix in DERIVED_SUFFIXES)
     for column in head.schema:
-        arrow = column.metadata[b"type"].decode()
+        arrow = _type_of(column)
         listed = LIST.fullmatch(arrow)
         item = _kind(listed[1]) if listed else None
         kind = ("array", None) if item else _kind(arrow)
-        if column.name.startswith("__index_level_"):
+        if column.name in pictures:
+            kind = ("image", None)
+        if column.name in found.derived:
+            found.left_out[column.name] = "the decoded image says it"
+        elif column.name.startswith("__index_level_"):
             found.left_out[column.name] = "the row numbers of a pandas table"
         elif kind is None:
-            found.left_out[column.name] = f"{column.metadata[b'type'].decode()} is no type that rows can have"
+            found.left_out[column.name] = f"{arrow} is no type that rows can have"
         elif (_own(column.name), column.name) in found.columns:
             raise WrongInput(f"source {path}: has the column '{column.name}' twice; rename one")
         else:
@@ -126,6 +135,26 @@ def _table(path: Path, server: dict[str, Any]) -> Found:
         raise WrongInput(
             f"source {path}: has no column of a type that rows can have; there are: {dict(found.left_out)}"
         )
+    return found
+
+
+def _type_of(column: Any) -> str:
+    return column.metadata[b"type"].decode()
+
+
+def _pictures(path: Path, format: str, columns: list[str]) -> list[str]:
+    """Those of the columns that hold images as bytes, by the first rows."""
+    if not columns:
+        return []
+    with Native() as native:
+        _, *batches = islice(native.table(path, format, columns, 8), 2)
+    found = []
+    for name in columns:
+        values = [value for batch in batches for value in batch.column(name).to_pylist()]
+        values = [value.get("bytes") if isinstance(value, dict) else value for value in values]
+        present = [value for value in values if isinstance(value, bytes)]
+        if present and all(value.startswith(IMAGES) or value[8:12] == b"WEBP" for value in present):
+            found.append(name)
     return found
 
 

@@ -40,7 +40,7 @@ class Native:
                     pipe.close()
             self.process = None
 
-    def _ask(self, request: dict[str, Any]) -> None:
+    def _ask(self, request: dict[str, Any], body: bytes = b"") -> None:
         if self.process is None:
             self.process = subprocess.Popen(
                 [sys.executable, "-I", native_reader.__file__],
@@ -50,7 +50,7 @@ class Native:
             )
         assert self.process.stdin is not None
         try:
-            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.write(json.dumps(request).encode() + b"\n" + body)
             self.process.stdin.flush()
         except BrokenPipeError:
             pass  # the answer says how it died
@@ -111,11 +111,25 @@ class Native:
             if not done:
                 self._end()  # frames that nobody wants are under way
 
-    def image(self, path: Path, mode: str | None = None) -> tuple[bytes, dict[str, Any]]:
-        """(pixels, {"width", "height", "mode"}). Raises Unreadable."""
-        self._ask({"do": "image", "path": str(path.absolute()), "mode": mode})
-        facts = json.loads(self._frame()[1])
-        return self._frame()[1], facts
+    def image(self, source: Path | bytes, mode: str | None = None) -> tuple[bytes, dict[str, Any]]:
+        """(pixels, {"width", "height", "mode"}) of a file or of its bytes. Raises Unreadable."""
+        if isinstance(source, bytes):
+            self._ask({"do": "image", "bytes": len(source), "mode": mode}, source)
+        else:
+            self._ask({"do": "image", "path": str(source.absolute()), "mode": mode})
+        try:
+            facts = json.loads(self._frame()[1])
+            return self._frame()[1], facts
+        except Unreadable as error:
+            raise Unreadable(_because(str(error))) from None
+
+
+def _because(reason: str) -> str:
+    if "cannot identify" in reason:  # the library goes on to name a path of this machine
+        return "is no image that is known, or is cut off"
+    return (
+        reason if reason.startswith(("is ", "has ", "takes ", "kills ", "needs ")) else f"cannot be decoded: {reason}"
+    )
 
 
 def names_of(batch: "pa.RecordBatch", where: str) -> list[str]:

@@ -24,10 +24,11 @@ HEADER = struct.Struct("<cQ")
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     out = sys.stdout.buffer
-    for line in sys.stdin.buffer:
+    for line in iter(sys.stdin.buffer.readline, b""):
         request = json.loads(line)
+        body = sys.stdin.buffer.read(request.get("bytes", 0))
         try:
-            for letter, payload in ANSWERS[request["do"]](request):
+            for letter, payload in _image(request, body) if request["do"] == "image" else _table(request):
                 out.write(HEADER.pack(letter, len(payload)) + payload)
                 out.flush()
         except MemoryError:
@@ -94,7 +95,7 @@ def _table(request: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
     yield b"E", b""
 
 
-def _image(request: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
+def _image(request: dict[str, Any], body: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Frame J: {"width", "height", "mode"}, then P: the pixels, row by row, channels interleaved."""
     from PIL import Image, ImageOps
 
@@ -103,7 +104,7 @@ def _image(request: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
         __import__(f"PIL.{module}")
     _limit_memory()
     _arm()
-    with Image.open(request["path"]) as image:
+    with Image.open(request["path"] if "path" in request else io.BytesIO(body)) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ValueError(f"is {width} x {height} pixels, more than the {MAX_PIXELS:,} that are decoded")
@@ -136,8 +137,6 @@ def _mode(image: Any) -> str:
     transparent = mode in ("LA", "PA", "La", "RGBa") or "transparency" in image.info
     return "RGBA" if transparent else "RGB"
 
-
-ANSWERS = {"table": _table, "image": _image}
 
 if __name__ == "__main__":
     main()

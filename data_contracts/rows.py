@@ -230,7 +230,7 @@ def _exact(values: Any) -> Any:
     import pyarrow as pa
 
     if pa.types.is_large_binary(values.type):  # pixels: their hash says them
-        hashes = [None if one is None else hashlib.sha256(one.as_buffer()).hexdigest() for one in values]
+        hashes = [None if not one.is_valid else hashlib.sha256(one.as_buffer()).hexdigest() for one in values]
         return pa.array(hashes, pa.string())
     if lists.is_list(values.type):
         return lists.exact_lists(values, _exact)

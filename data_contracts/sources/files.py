@@ -6,9 +6,11 @@ by a process of their own.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_contracts.embedded_images import TABLE_ROWS, decode_images, derived_names
 from data_contracts.native import Native, names_of
 from data_contracts.native import Unreadable as NotDecoded
 from data_contracts.places import Place, places
@@ -48,6 +50,7 @@ SERVER = {
     "separator": str,
     "separator_at": str,
     "records": str,
+    "mode": str,
 }
 """path: relative to the contract's folder; a file, a glob, or a folder with `files` (names and globs below it; default:
 those that slipway.split.files names); format: csv, tsv, lines, json, jsonl, parquet or arrow; encoding: default utf-8,
@@ -55,7 +58,7 @@ or `detect`; encodings: file -> its own; delimiter: one character; header: false
 false when quotes are plain text; columns: what the file's columns are called, instead of its header; skip: lines before
 the header that say something else; fill: true when a row that ends early has no value in its last columns; separator:
 what joins the two columns of a line, at its `first` or its `last` (separator_at); records: the key that a JSON document
-keeps its rows under."""
+keeps its rows under; mode: what images in Parquet and Arrow are converted to, as for source images."""
 
 FORMATS = {
     "csv": "csv",
@@ -94,6 +97,12 @@ def fingerprint(contract: "Contract", uri: str | None, cache: Path) -> dict[str,
 def read(contract: "Contract", uri: str | None, cache: Path, progress: "Progress | None") -> "Found":
     found = places(contract, uri, cache)
     kinds = [_format(contract, place) for place in found]
+    for place, kind in zip(found, kinds, strict=True):
+        if contract.images and kind in READERS:
+            raise WrongInput(
+                f"source {place.address}: column '{contract.images[0]}': no {kind} holds images; where it names their "
+                "files, read it with slipway.source: images"
+            )
     paths = [place.local() for place in found]
     sizes = [path.stat().st_size for path in paths]
     before = 0
@@ -118,19 +127,25 @@ def read(contract: "Contract", uri: str | None, cache: Path, progress: "Progress
 
 
 def _table(contract: "Contract", place: Place, kind: str, native: Native, say: Say) -> "Found":
-    wanted = [column.there for column in contract.columns]
+    derived = derived_names(contract)
+    columns = tuple(column for column in contract.columns if column.name not in derived)
+    wanted = [column.there for column in columns]
     path = place.local()
     try:
-        batches = native.table(path, kind, wanted, BATCH_ROWS)
+        batches = native.table(path, kind, wanted, TABLE_ROWS if contract.images else BATCH_ROWS)
         head = next(batches)
-        check_columns(contract, place, names_of(head, f"source {place.address}"))
+        check_columns(replace(contract, columns=columns), place, names_of(head, f"source {place.address}"))
         total = int(head.schema.metadata[b"rows"])
         first = 1
-        for batch in batches:
-            batch = batch.select(wanted).rename_columns([column.name for column in contract.columns])
-            yield batch.replace_schema_metadata(origin(place, first))
-            first += batch.num_rows
-            say(int(path.stat().st_size * (first - 1) / max(total, first)))
+        with Native() as decoder:
+            for batch in batches:
+                batch = batch.select(wanted).rename_columns([column.name for column in columns])
+                if contract.images:
+                    yield from decode_images(batch, contract, decoder, place.name, first)
+                else:
+                    yield batch.replace_schema_metadata(origin(place, first))
+                first += batch.num_rows
+                say(int(path.stat().st_size * (first - 1) / max(total, first)))
     except NotDecoded as error:
         name = {"parquet": "Parquet", "arrow": "Arrow"}[kind]
         raise WrongInput(f"source {place.address}: is not whole {name} ({error}); write it again") from None

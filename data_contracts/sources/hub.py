@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_contracts.embedded_images import TABLE_ROWS, decode_images, derived_names
+from data_contracts.native import Native
+from data_contracts.source import Unreadable
 from infra.errors import SlipwayError, WrongInput, choices
 
 if TYPE_CHECKING:
@@ -17,9 +20,11 @@ if TYPE_CHECKING:
     from data_contracts.contract import Contract
     from infra.progress import Progress
 
-SERVER = {"dataset": str, "revision": str, "config": str, "splits": list}
+    Found = Iterator[pa.RecordBatch | Unreadable]
+
+SERVER = {"dataset": str, "revision": str, "config": str, "splits": list, "mode": str}
 """dataset: OWNER/NAME on the hub; revision: the commit, 40 hex digits; config: where the dataset has several; splits:
-those to read (default: all)."""
+those to read (default: all); mode: what images are converted to, as for source images."""
 
 BATCH_ROWS = 8192
 
@@ -45,13 +50,9 @@ def fingerprint(contract: "Contract", uri: str | None, cache: Path) -> dict[str,
     return {"dataset": name, "revision": revision, "config": contract.server.get("config")}
 
 
-def read(contract: "Contract", uri: str | None, cache: Path, progress: "Progress | None") -> "Iterator[pa.RecordBatch]":
+def read(contract: "Contract", uri: str | None, cache: Path, progress: "Progress | None") -> "Found":
     name, revision = _address(contract, uri)
     where = f"source {name}@{revision[:12]}"
-    if contract.images:
-        raise WrongInput(
-            f"{where}: column '{contract.images[0]}': images of the hub are read from a copy (source images)"
-        )
     parts = _load(name, revision, contract.server.get("config"), cache / "hub", where)
     wanted = contract.server.get("splits") or list(parts)
     done, total = 0, sum(parts[split].num_rows for split in wanted if split in parts)
@@ -59,20 +60,26 @@ def read(contract: "Contract", uri: str | None, cache: Path, progress: "Progress
         if split not in parts:
             raise WrongInput(f"{where}: has no split '{split}', which slipway.splits names; {choices(split, parts)}")
         rows = parts[split]
-        for column in contract.columns:
+        columns = [column for column in contract.columns if column.name not in derived_names(contract)]
+        for column in columns:
             if column.there not in rows.column_names:
                 raise WrongInput(
                     f"{where}: has no column '{column.there}', which contract {contract.path} names; "
                     f"{choices(column.there, rows.column_names)}"
                 )
-        names = [column.there for column in contract.columns]
-        for start in range(0, rows.num_rows, BATCH_ROWS):
-            table = rows.select_columns(names).with_format("arrow")[start : start + BATCH_ROWS].combine_chunks()
-            for batch in table.select(names).rename_columns([column.name for column in contract.columns]).to_batches():
-                yield batch.replace_schema_metadata({"file": split, "row": str(start + 1)})
-            done += table.num_rows
-            if progress is not None:
-                progress.update(done, total, f"rows of {name}")
+        names = [column.there for column in columns]
+        size = TABLE_ROWS if contract.images else BATCH_ROWS
+        with Native() as decoder:
+            for start in range(0, rows.num_rows, size):
+                table = rows.select_columns(names).with_format("arrow")[start : start + size].combine_chunks()
+                for batch in table.select(names).rename_columns([column.name for column in columns]).to_batches():
+                    if contract.images:
+                        yield from decode_images(batch, contract, decoder, split, start + 1)
+                    else:
+                        yield batch.replace_schema_metadata({"file": split, "row": str(start + 1)})
+                done += table.num_rows
+                if progress is not None:
+                    progress.update(done, total, f"rows of {name}")
 
 
 def _load(name: str, revision: str, config: str | None, cache: Path, where: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_contracts.contract import DERIVED, Column
+from data_contracts.embedded_images import BATCH_BYTES, MAX_RAW, image_mode
 from data_contracts.native import Native
 from data_contracts.native import Unreadable as NotDecoded
 from data_contracts.places import Place, places, sibling
@@ -46,11 +47,7 @@ file. In a list, the image column's physicalName is the column that holds the fi
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 LISTS = {".csv": read_delimited, ".tsv": read_delimited, ".jsonl": read_jsonl}
-MODES = ("L", "RGB", "RGBA", "I;16", "F")
-BATCH_BYTES = 1 << 25
 BATCH_ROWS = 1024
-MAX_RAW = 1 << 24
-"""Bytes of a file that could not be decoded which quarantine keeps."""
 
 
 def _places(contract: "Contract", uri: str | None, cache: Path) -> list[Place]:
@@ -87,9 +84,7 @@ def _root(place: Place) -> Path:
 
 
 def read(contract: "Contract", uri: str | None, cache: Path, progress: "Progress | None") -> "Found":
-    mode = contract.server.get("mode")
-    if mode is not None and mode not in MODES:
-        raise WrongInput(f"contract {contract.path}: slipway.mode '{mode}' is unknown; {choices(mode, MODES)}")
+    mode = image_mode(contract)
     if len(contract.images) != 1:
         raise WrongInput(
             f"contract {contract.path}: schema: has {len(contract.images)} columns with slipway.type: image, "
@@ -133,7 +128,7 @@ class _Rows:
         except NotDecoded as error:
             with open(path, "rb") as file:
                 raw = file.read(MAX_RAW)
-            return Unreadable(**where, raw=raw, reason=f"{self.image}: file {place.name} {_because(str(error))}")
+            return Unreadable(**where, raw=raw, reason=f"{self.image}: file {place.name} {error}")
         return {self.image: pixels} | {f"{self.image}_{suffix}": facts[suffix] for suffix in DERIVED}
 
     def add(self, row: dict[str, Any]) -> bool:
@@ -157,14 +152,6 @@ class _Rows:
                 list(columns.values()),
                 schema=pa.schema([(name, values.type) for name, values in columns.items()], metadata),
             )
-
-
-def _because(reason: str) -> str:
-    if "cannot identify" in reason:  # the library goes on to name a path of this machine
-        return "is no image that is known, or is cut off"
-    return (
-        reason if reason.startswith(("is ", "has ", "takes ", "kills ", "needs ")) else f"cannot be decoded: {reason}"
-    )
 
 
 def _folders(contract: "Contract", found: list[Place], native: Native, mode: str | None) -> "Found":
