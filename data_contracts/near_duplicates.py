@@ -9,7 +9,7 @@ million: what is found depends on the rows, not on the luck of 128 hashes.
 """
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from infra.progress import Progress
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from datasketch import LeanMinHash
 
     from data_contracts.contract import Contract
 
@@ -62,19 +63,13 @@ def near_duplicates(
 
     `table` holds `compared_columns`. Rows that leave are no reason for others to leave.
     """
-    from datasketch import LeanMinHash, MinHash, MinHashLSH
+    from datasketch import MinHashLSH
 
     assert contract.duplicates is not None
     similarity = contract.duplicates["similarity"]
     columns = compared_columns(contract)
     texts = list(keys(table, columns))
-    blank = MinHash(num_perm=HASHES, hashfunc=lambda piece: zlib.crc32(piece.encode()))
-
-    def sketch(text: str) -> "LeanMinHash":
-        sketch = blank.copy()
-        sketch.update_batch(pieces(text))
-        return LeanMinHash(sketch)
-
+    sketch = _sketcher()
     by_split = {name: [row for row, split in enumerate(splits) if split == name] for name in set(splits)}
     index = MinHashLSH(num_perm=HASHES, params=bands(similarity))
     found: list[Pair] = []
@@ -98,6 +93,45 @@ def near_duplicates(
         for text, row in staying.items():  # after the whole split: its own rows are not what it is held against
             index.insert(row, sketch(text))
     return found
+
+
+def nearest(
+    own: Sequence[str], other: Sequence[str], similarity: float, progress: Progress | None = None
+) -> dict[int, tuple[int, float]]:
+    """Row of `own` -> the row of `other` that is most like it, and how much; rows without a near-duplicate are left
+    out. Both are normalised texts. Only `own` is held in the index, so that should be the smaller one."""
+    from datasketch import MinHashLSH
+
+    sketch, index = _sketcher(), MinHashLSH(num_perm=HASHES, params=bands(similarity))
+    by_text: dict[str, list[int]] = {}
+    for row, text in enumerate(own):
+        if text:
+            by_text.setdefault(text, []).append(row)
+    for text, rows in by_text.items():
+        index.insert(rows[0], sketch(text))
+    first: dict[str, int] = {}
+    for row, text in enumerate(other):
+        first.setdefault(text, row)
+    best: dict[int, tuple[float, int]] = {}
+    for done, (text, row) in enumerate(first.items()):
+        if progress is not None and done % 1000 == 0:
+            progress.update(done, len(first), "looking for near-duplicates (rows)")
+        for jaccard, minus in _confirmed(text, index.query(sketch(text)), own, similarity) if text else ():
+            best[-minus] = max(best.get(-minus, (0.0, 0)), (jaccard, -row))
+    return {twin: (-minus, jaccard) for one, (jaccard, minus) in best.items() for twin in by_text[own[one]]}
+
+
+def _sketcher() -> "Callable[[str], LeanMinHash]":
+    from datasketch import LeanMinHash, MinHash
+
+    blank = MinHash(num_perm=HASHES, hashfunc=lambda piece: zlib.crc32(piece.encode()))
+
+    def sketch(text: str) -> "LeanMinHash":
+        sketch = blank.copy()
+        sketch.update_batch(pieces(text))
+        return LeanMinHash(sketch)
+
+    return sketch
 
 
 def _confirmed(

@@ -1,15 +1,16 @@
 """What gates look at: a candidate, a champion, and files that were checked against their digests before use."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows import promotion
 from flows.models import ModelVersion, versions
 from infra import artifacts
-from infra.digests import digest_bytes
+from infra.digests import digest_bytes, digest_file
 from infra.errors import SlipwayError, WrongInput
 from infra.settings import Settings
 from infra.store import NotFound, Store
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import pyarrow
 
     from data_contracts.contract import Contract
+    from data_contracts.registry import Version
+    from flows.trial import Trial
 
 
 class MissingEvidence(SlipwayError):
@@ -120,7 +123,9 @@ class Evidence:
 
     store: Store
     settings: Settings
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _read: dict[str, Evaluation] = field(default_factory=dict, compare=False, repr=False)
+    _trials: "dict[str, Trial]" = field(default_factory=dict, compare=False, repr=False)
 
     def evaluation(self, subject: Subject) -> Evaluation:
         if not subject.evaluation:
@@ -144,6 +149,39 @@ class Evidence:
                 raise MissingEvidence(f"{where} is an evaluation of another {name} than {subject.ref}'s")
         self._read[subject.evaluation] = Evaluation(metrics, files[0], path, files[1])
         return self._read[subject.evaluation]
+
+    def version(self, subject: Subject) -> "tuple[Version, Cited]":
+        """The dataset version the subject was trained on, and its manifest."""
+        from data_contracts.registry import resolve
+
+        try:
+            version = resolve(self.store, subject.dataset)
+            key = version.key("manifest.json")
+            return version, Cited(key, digest_bytes(self.store.get(key)))
+        except (NotFound, SlipwayError) as error:
+            raise MissingEvidence(f"the data of {subject.ref}: {error}") from error
+
+    def data_file(self, subject: Subject, name: str) -> tuple[Path, Cited]:
+        """A file of that version by its name in the manifest: `validation`, `data/test`."""
+        from data_contracts.registry import read_file
+
+        version, _ = self.version(subject)
+        try:
+            path = read_file(self.store, version, name)
+        except SlipwayError as error:
+            raise MissingEvidence(f"the data of {subject.ref}: {error}") from error
+        file = version.manifest["files"][name]
+        if digest_file(path) != file["sha256"]:
+            raise MissingEvidence(f"{version.key(file['name'])}, of {subject.ref}'s data, was altered")
+        return path, Cited(version.key(file["name"]), file["sha256"])
+
+    def trial(self, subject: Subject) -> "Trial":
+        """What the packaged model did when it was asked in a fresh process: once, however many gates look at it."""
+        from flows.trial import run_trial
+
+        if subject.ref not in self._trials:
+            self._trials[subject.ref] = run_trial(self, subject)
+        return self._trials[subject.ref]
 
     def profile(self, subject: Subject) -> tuple[dict[str, Any], Cited]:
         """The profile of the dataset version the subject was trained on."""
@@ -187,6 +225,27 @@ class Evidence:
         if lost:
             raise MissingEvidence(f"test row {lost[0][:12]}, on which {subject.ref} was evaluated, is not in its data")
         return [rows[row_id] for row_id in row_ids]
+
+    def shown_inputs(self, subject: Subject, row_ids: Sequence[str]) -> list[str]:
+        """The inputs of those test rows as a page may show them: personal columns as hashes, pixels not at all."""
+        from data_contracts.row_sample import hidden, personal_columns
+
+        contract = self.contract(subject)
+        personal = personal_columns(contract)
+
+        def shown(name: str, value: Any) -> str:
+            if name in personal:
+                return hidden(value, contract)
+            return f"image of {len(value)} bytes" if isinstance(value, bytes) else str(value)
+
+        return ["\n".join(shown(*item) for item in row.items()) for row in self.test_inputs(subject, row_ids)]
+
+    def shown_label(self, subject: Subject, label: str) -> str:
+        """A label as a page may show it: as a hash where the label column is personal."""
+        from data_contracts.row_sample import hidden, personal_columns
+
+        contract = self.contract(subject)
+        return hidden(label, contract) if contract.label in personal_columns(contract) else label
 
     def no_champion(self, name: str) -> Cited:
         """The head of a log without a champion: what "nothing to compare" rests on."""

@@ -19,7 +19,7 @@ DOORS = {
     "boto3": ["infra/store.py"],
     "botocore": ["infra/store.py"],
     "great_expectations": ["data_contracts/validation.py"],
-    "mlflow": ["infra/tracking.py"],
+    "mlflow": ["infra/tracking.py", "infra/package_trial.py"],  # the second in a process of its own
     "prefect": ["flows/"],
     "ray": ["infra/cluster.py", "infra/doctor.py"],
     "ray.train": ["training/launch.py", "training/worker.py"],

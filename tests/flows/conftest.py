@@ -79,7 +79,7 @@ class World:
     """One model called `animals`, versions of it with planted answers, and the store they are in."""
 
     def __init__(self, folder: Path, references: dict[str, str]):
-        self.folder, self.references = folder, references
+        self.folder, self.references = folder, dict(references)
         self.settings = Settings(workspace=str(folder / "workspace"), store=str(folder / "store"))
         self.store = self.settings.object_store
         self.evidence = Evidence(self.store, self.settings)
@@ -89,6 +89,15 @@ class World:
 
     def dataset(self, name: str) -> Version:
         return resolve(self.store, self.references[name])
+
+    def add_dataset(self, name: str, rows: str, contract: str) -> None:
+        """Register one more version from the text of a CSV and of a contract; `name` then stands for it."""
+        folder = self.folder / f"data-{name}"
+        folder.mkdir()
+        (folder / "rows.csv").write_text(rows)
+        (folder / "animals.odcs.yaml").write_text(contract)
+        version, _ = register(self.store, load_contract(str(folder / "animals.odcs.yaml")), cache=self.folder / "cache")
+        self.references[name] = f"{version.name}@{version.digest}"
 
     def evaluate(self, dataset: str, right: float, baseline: float, model: str, texts: Sequence[str] = ()) -> str:
         """Digest of an evaluation with exactly these shares of right answers, spread over the classes."""

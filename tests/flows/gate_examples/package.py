@@ -1,19 +1,20 @@
-"""A package that answers as its model was evaluated, and one that always says the same."""
+"""A package that answers, and one that imports a library which it does not declare."""
 
 import json
 import textwrap
 from typing import Any
 
-WRONG = [({"rows": True}, "package.rows: found True")]
+WRONG = [({"rows": 8}, "package.rows: unknown key")]
 
 
 def example(world: Any, good: bool) -> Any:
-    address = save_package(world, "record" if good else "ant")
+    address = save_package(world, "record", imports="json" if good else "datasketch")
     return {}, world.candidate(right=0.9, package=address), None
 
 
-def save_package(world: Any, answer: str) -> str:
-    """An MLflow package that answers as the evaluation of `world.candidate(right=0.9)` recorded, or always `answer`."""
+def save_package(world: Any, answer: str, imports: str = "json", seconds: float = 0.0, ballast_bytes: int = 0) -> str:
+    """An MLflow package that declares mlflow alone. It answers as the evaluation of `world.candidate(right=0.9)`
+    recorded ("record"), always `answer`, or does not load ("torn"); it takes `seconds` to answer."""
     import mlflow.pyfunc
     import pandas
     from mlflow.models import ModelSignature
@@ -21,16 +22,24 @@ def save_package(world: Any, answer: str) -> str:
 
     from data_contracts.registry import read_split
 
-    folder = world.folder / f"package-{answer}"
-    folder.mkdir()
+    folder = world.folder / f"package-{answer}-{len(list(world.folder.glob('package-*')))}"
+    (folder / "data").mkdir(parents=True)
     code = folder / "animal_package.py"
     code.write_text(
         textwrap.dedent(
-            """
+            f"""
             import json
+            import time
+            from pathlib import Path
+
+            import pandas
+
 
             def _load_pyfunc(path):
-                return Package(json.load(open(path)))
+                import {imports}
+
+                return Package(json.loads(Path(path, "answers.json").read_text()))
+
 
             class Package:
                 def __init__(self, answers):
@@ -39,10 +48,9 @@ def save_package(world: Any, answer: str) -> str:
                         raise RuntimeError("weights are torn")
 
                 def predict(self, model_input, params=None):
-                    import pandas
-
+                    time.sleep({seconds})
                     found = [self.answers.get(text, "ant") for text in model_input["text"]]
-                    return pandas.DataFrame({"label": found, "confidence": [0.9] * len(found)})
+                    return pandas.DataFrame({{"label": found, "confidence": [0.9] * len(found)}})
             """
         )
     )
@@ -52,11 +60,12 @@ def save_package(world: Any, answer: str) -> str:
     order = ["ant", "bee", "cat"]
     answers = truth[:right] + [order[(order.index(label) + 1) % 3] for label in truth[right:]]
     recorded: dict[str, str] | None = dict(zip(texts, answers, strict=True)) if answer == "record" else {}
-    (folder / "answers.json").write_text(json.dumps(None if answer == "torn" else recorded))
+    (folder / "data" / "answers.json").write_text(json.dumps(None if answer == "torn" else recorded))
+    (folder / "data" / "ballast").write_bytes(b"\0" * ballast_bytes)
     mlflow.pyfunc.save_model(
         path=str(folder / "model"),
         loader_module="animal_package",
-        data_path=str(folder / "answers.json"),
+        data_path=str(folder / "data"),
         code_paths=[str(code)],
         signature=ModelSignature(Schema([ColSpec("string", "text")]), Schema([ColSpec("string", "label")])),
         input_example=pandas.DataFrame([{"text": "an ant"}]) if answer != "torn" else None,
