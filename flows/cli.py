@@ -8,14 +8,14 @@ import click
 import flows.commands.draft  # adds itself to `data`, as the next two do
 import flows.commands.drift
 import flows.commands.versions  # noqa: F401
-from flows.commands import data, models, pipeline, workspace
+from flows.commands import data, experiments, models, pipeline, workspace
 from infra import interrupt
 from infra.errors import SlipwayError
 
 SECTIONS = {
     "Start": ["demo", "init", "status", "doctor"],
     "Data": ["data", "sources"],
-    "Train": ["plan", "train", "runs", "stop", "recipes"],
+    "Train": ["plan", "train", "runs", "stop", "compare", "recipes"],
     "Judge and promote": ["evaluate", "gate", "gates", "promote", "champion", "history"],
     "Use": ["predict", "retrain"],
 }
@@ -39,7 +39,7 @@ def cli() -> None:
     """
 
 
-for command in (*workspace.COMMANDS, *data.COMMANDS, *pipeline.COMMANDS, *models.COMMANDS):
+for command in (*workspace.COMMANDS, *data.COMMANDS, *pipeline.COMMANDS, *experiments.COMMANDS, *models.COMMANDS):
     cli.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""Commands that run steps: demo, plan, train, retrain; and those about runs and recipes."""
+"""Commands that run steps: demo, plan, train, retrain; and those about runs."""
 
 import json
 import time
@@ -206,19 +206,6 @@ def stop(run: str, as_json: bool) -> None:
     emit(document, as_json, lambda body: click.echo(f"{run}: asked to stop after its next step, with a checkpoint"))
 
 
-@click.command()
-@as_json
-def recipes(as_json: bool) -> None:
-    """The kinds of model there are.
-
-    Example: slipway recipes
-    """
-    from training.recipe import recipe_names, recipe_summary
-
-    document = [{"recipe": name, "summary": recipe_summary(name)} for name in recipe_names()]
-    emit(document, as_json, lambda body: table([[one["recipe"], one["summary"]] for one in body], ["recipe", ""]))
-
-
 def _show_steps(steps: list[dict[str, Any]], explain: bool) -> None:
     rows = []
     for one in steps:
@@ -241,4 +228,4 @@ def _refuse_if_rejected(store: Store, name: str, outputs: dict[str, dict[str, An
         raise Refused(f"model {name}: the gates said no ({', '.join(failed)}); the scorecard is {page}")
 
 
-COMMANDS = (plan, train, retrain, demo, runs, stop, recipes)
+COMMANDS = (plan, train, retrain, demo, runs, stop)
