@@ -14,13 +14,13 @@ def compare(store: Store, first: str, second: str) -> dict[str, Any]:
     """Sections `configuration`, `scaling`, `data`, `code`, `libraries` as sentences "field: from A to B", and `metrics`
     as rows of name, last value of each and the step it is of. Raises WrongInput for a run there is none of."""
     before, after = _state(store, first), _state(store, second)
+    one, two = before.first["experiment"], after.first["experiment"]
     old, new = before.first.get("ingredients") or {}, after.first.get("ingredients") or {}
-    configured = [{name: state.first["experiment"].get(name) for name in CONFIGURATION} for state in (before, after)]
     return {
         "runs": [first, second],
-        "configuration": explain(*configured),
-        "scaling": explain(*({"scaling": state.first["experiment"].get("scaling")} for state in (before, after))),
-        "data": explain(*(_data(state) for state in (before, after))),
+        "configuration": explain(_part(one, CONFIGURATION), _part(two, CONFIGURATION)),
+        "scaling": explain(_part(one, ("scaling",)), _part(two, ("scaling",))),
+        "data": explain(_data(before), _data(after)),
         "code": explain(old.get("code", {}), new.get("code", {}), "code"),
         "libraries": explain(old.get("libraries", {}), new.get("libraries", {})),
         "metrics": _metrics(before, after),
@@ -35,6 +35,10 @@ def _state(store: Store, run: str) -> RunState:
     if not state.first:
         raise WrongInput(f"run '{run}': its log has no first entry; it never began")
     return state
+
+
+def _part(experiment: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: experiment.get(name) for name in names}
 
 
 def _data(state: RunState) -> dict[str, Any]:
