@@ -71,13 +71,14 @@ def slipway(opened: Any) -> dict[str, Any]:
     from training.experiment import Training
 
     losses: list[float] = []
-    observer = SimpleNamespace(
-        metrics=lambda step, values: losses.append(values["loss"]),
-        save=lambda *state: None, wishes=lambda *step: (False, False), finding=lambda *words: None,
-    )  # fmt: skip
+
+    class Losses(loop.Observer):
+        def metrics(self, step: int, values: dict[str, float]) -> None:
+            losses.append(values["loss"])
+
     opened.build()  # what it imports is not training
     before = clocks()
-    loop.train(opened, Training(**TRAINING), loop.World(), observer)
+    loop.train(opened, Training(**TRAINING), loop.World(), Losses())
     tokens = int(opened.files["train"].tokens.lengths.sum())
     return {"took": took(before), "losses": losses, "computed": tokens, "real": tokens}
 

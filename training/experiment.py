@@ -16,7 +16,30 @@ FOLDER = Path(__file__).parent / "experiments"
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
+
+
+class Budget(Strict):
+    """What a run may take, all its attempts together; used up, it stops after a checkpoint and can be taken up again."""
+
+    hours: float | None = Field(None, gt=0)
+    kwh: float | None = Field(None, gt=0)
+    """Energy as codecarbon estimates it, over all nodes."""
+    kgco2e: float | None = Field(None, gt=0)
+    """CO2 that goes with the energy, by the setting `country`."""
+
+
+class EarlyStopping(Strict):
+    """When the run ends before its last step: once a validation metric no longer improves."""
+
+    metric: str
+    """As the validation measures call it: `loss`, `accuracy`."""
+    patience: int = Field(3, ge=1)
+    """Looks at the validation split without improvement before the run ends."""
+    minimum_change: float = Field(0.0, ge=0)
+    """What counts as an improvement, in the metric's own unit."""
+    mode: Literal["minimum", "maximum"] | None = None
+    """Which end of the metric is the better one; null: losses, errors and perplexities fall, all else rises."""
 
 
 class Training(Strict):
@@ -46,6 +69,20 @@ class Training(Strict):
     seed: int = Field(0, ge=0, lt=2**31)
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """auto: bf16 on a GPU that has it, float32 elsewhere (bf16 is slower on a CPU without native support)."""
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Decay per step of an exponential moving average of the weights; the averaged ones are validated and saved."""
+    keep: Literal["last", "best"] = "last"
+    """Which weights become the model: those of the last step, or the best that a look at the validation split saw."""
+    best_by: str | None = None
+    """The validation metric that `keep: best` goes by; null: that of `early_stopping`, else the first loss."""
+    early_stopping: EarlyStopping | None = None
+    compile: bool = False
+    """torch.compile the model's layers: minutes at the start, faster steps after."""
+    activation_checkpointing: bool = False
+    """Compute each layer's activations again in the backward pass instead of keeping them: about a third more time for
+    a fraction of the memory, and the same results."""
+    diagnose_every: int | None = Field(50, ge=1)
+    """Steps between two looks into the layers (gradient, update, dead and saturated units); null: none."""
     validate_every: float = Field(1.0, gt=0)
     """Epochs between two looks at the validation split; there is always one at the end."""
     checkpoint_every_s: float = Field(60, gt=0)
@@ -54,11 +91,14 @@ class Training(Strict):
     """Steps between two checkpoints, beside the seconds: whichever comes first."""
     keep_checkpoints: int = Field(2, ge=1)
     """Newest checkpoints that are kept, beside the best one."""
+    budget: Budget | None = None
 
     @model_validator(mode="after")
     def _one_length(self) -> "Training":
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give exactly one of 'epochs' and 'steps'")
+        if self.best_by and self.keep != "best":
+            raise ValueError("best_by says what 'keep: best' goes by; add that, or take best_by out")
         return self
 
     def num_steps(self, num_samples: int) -> int:

@@ -141,6 +141,9 @@ class TokenFile:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def row_ids(self, index: np.ndarray) -> list[str]:
+        return self.columns["row_id"].take(index).to_pylist()
+
 
 def pack(tokens: Tokens, index: np.ndarray, first_position: int = 0) -> "dict[str, Any]":
     """The texts of `index` (N,) end to end: `input_ids` (1, tokens), `type_ids` if any, and their `boundaries`."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from tests.training.examples import open_recipe
+from tests.training.examples import EXAMPLES, open_recipe
 from tests.training.observers import Saving, Silent
 from training import loop
 from training.checkpoint import load_checkpoint, newest_whole
@@ -106,6 +106,14 @@ def test_a_batch_is_a_function_of_seed_epoch_and_index(name: str, tmp_path: Path
     halves = [recipe.batch("train", index[part], SampleKeys(keys.keys[part])) for part in (slice(2), slice(2, 4))]
     joined = torch.cat([half["input_ids"] for half in halves], dim=1)
     assert torch.equal(joined, whole["input_ids"])
+
+
+def test_samples_name_the_rows_they_are_made_of(name: str, tmp_path: Path) -> None:
+    recipe = open_recipe(name, tmp_path)
+    given = EXAMPLES[settings_class(name).reads](200, 1)["row_id"].to_pylist()  # what `open_recipe` prepares from
+    ids = recipe.row_ids("train", np.arange(recipe.num_samples("train")))
+    assert len(ids) == recipe.num_samples("train") and set(ids) <= set(given)
+    assert recipe.row_ids("train", np.array([5, 0])) == [ids[5], ids[0]]
 
 
 def test_resumes_to_the_same_bits(name: str, tmp_path: Path) -> None:

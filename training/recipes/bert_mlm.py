@@ -97,6 +97,9 @@ class Recipe(task.Recipe):
     def num_samples(self, split: str) -> int:
         return len(self.files[split])
 
+    def row_ids(self, split: str, index: np.ndarray) -> list[str]:
+        return self.files[split].row_ids(index)
+
     def batch(self, split: str, index: np.ndarray, keys: SampleKeys) -> task.Batch:
         tokens: Tokens = self.files[split].tokens
         batch = pack(tokens, index)

@@ -148,6 +148,9 @@ class Recipe(task.Recipe):
     def num_samples(self, split: str) -> int:
         return len(self.rows[split])
 
+    def row_ids(self, split: str, index: np.ndarray) -> list[str]:
+        return self.files[split].row_ids(self.rows[split][index])
+
     def batch(self, split: str, index: np.ndarray, keys: SampleKeys) -> task.Batch:
         rows = self.rows[split][index]
         batch = pack(self.files[split].tokens, rows)
