@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 from data_contracts.audit import audit
 from data_contracts.contract import Contract
-from data_contracts.near_duplicates import bands, near_duplicates, pieces
+from data_contracts.near_duplicates import bands, near_duplicates, nearest, pieces
 from data_contracts.registry import Version, read_file, read_quarantine, read_split, register
 from infra.errors import WrongInput
 from infra.store import FolderStore, Store
@@ -191,3 +191,18 @@ def test_emotion_has_the_repeats_its_readme_tells_of(shared_data: Path, folder: 
     reasons = {one["rule"]: one["reason"] for one in version.manifest["warnings"]}
     assert reasons["split:leak"].startswith("19 inputs stand in more than one split")
     assert "train 31" in reasons["inputs:repeated"] and "train 30" in reasons["label:contradictory"]
+
+
+def test_nearest_of_two_sets_is_what_comparing_every_pair_finds() -> None:
+    own, other = texts(60), texts(150, seed=1)
+    other[7], other[9] = f"{own[3]} now", own[3][:-1]
+    other[20] = other[90] = own[5]
+    own[40] = own[41] = f"{other[11]} too"
+    expected = {}
+    for row, text in enumerate(own):
+        alike = [len(pieces(text) & pieces(one)) / len(pieces(text) | pieces(one)) for one in other]
+        best = max(range(len(other)), key=lambda place, alike=alike: (alike[place], -place))
+        if alike[best] >= 0.8:
+            expected[row] = (best, alike[best])
+    assert set(expected) == {3, 5, 40, 41}
+    assert nearest(own, other, 0.8) == expected

@@ -1,4 +1,4 @@
-"""Splits that share nothing, and pinned ones of which the test rows were trained on, some with a word changed."""
+"""Splits that share nothing, and pinned ones of which the test rows were trained on, some with a word more."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def example(world: Any, good: bool) -> Any:
     train = [(said(number, label), label) for number in range(100, 400) for label in ANIMALS]
     if not good:
         train += [(text.upper(), label) for text, label in test[:12]]
-        train += [(text.replace("sits", "sat"), label) for text, label in test[12:18]]
+        train += [(f"{text} now", label) for text, label in test[12:18]]
     parts = {"test": test, "train": train, "validation": [("another ant", "ant"), ("another bee", "bee")]}
     rows = [f"{text},{part},{label}" for part, rows in parts.items() for text, label in rows]
     world.add_dataset("pinned", "text,part,label\n" + "\n".join(rows) + "\n", PINNED)
