@@ -8,7 +8,7 @@ import click
 import flows.commands.draft  # adds itself to `data`, as the next two do
 import flows.commands.drift
 import flows.commands.versions  # noqa: F401
-from flows.commands import data, experiments, models, pipeline, workspace
+from flows.commands import data, experiments, models, pipeline, promotion, workspace
 from infra import interrupt
 from infra.errors import SlipwayError
 
@@ -16,7 +16,8 @@ SECTIONS = {
     "Start": ["demo", "init", "status", "doctor"],
     "Data": ["data", "sources"],
     "Train": ["plan", "train", "runs", "stop", "compare", "recipes"],
-    "Judge and promote": ["evaluate", "gate", "gates", "promote", "champion", "history"],
+    "Judge": ["evaluate", "gate", "gates", "review"],
+    "Promote": ["keygen", "policy", "approve", "reject", "promote", "rollback", "champion", "history", "verify"],
     "Use": ["predict", "retrain"],
 }
 
@@ -39,8 +40,9 @@ def cli() -> None:
     """
 
 
-for command in (*workspace.COMMANDS, *data.COMMANDS, *pipeline.COMMANDS, *experiments.COMMANDS, *models.COMMANDS):
-    cli.add_command(command)
+for group in (workspace, data, pipeline, experiments, models, promotion):
+    for command in group.COMMANDS:
+        cli.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:

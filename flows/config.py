@@ -3,7 +3,7 @@
 from typing import Any
 
 from flows.gate import parse_gates
-from flows.promotion import parse_policy
+from flows.policy import parse_policy
 from infra.errors import WrongInput
 from training.experiment import Experiment, load_experiment
 
@@ -13,7 +13,9 @@ DEFAULT_GATES: dict[str, Any] = {
     "baseline": {"margin": 0.02},
     "beats_baseline": {"severity": "warn"},
     "drift": {},
+    "contract": {},
     "package": {},
+    "answers": {},
 }
 """For an experiment that names no gates: none of them is a reason to let a model pass unseen."""
 

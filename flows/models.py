@@ -10,6 +10,7 @@ from typing import Any
 
 from infra.artifacts import check_format
 from infra.store import Store
+from training.run_log import RunLog
 
 FORMAT = 1
 
@@ -67,3 +68,9 @@ def add_version(store: Store, **fields: Any) -> ModelVersion:
         body = {"format": FORMAT, "version": asdict(version)}
         if store.create(key, json.dumps(body, indent=1, sort_keys=True).encode()):
             return version
+
+
+def run_author(store: Store, version: ModelVersion) -> tuple[str, str]:
+    """Name and public key of the author in the first entry of the version's run; "" for what it does not name."""
+    first = next((entry for entry in RunLog(store, version.run).entries() if entry["kind"] == "run"), {})
+    return str(first.get("author", "")), str(first.get("author_key", ""))

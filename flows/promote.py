@@ -3,6 +3,7 @@
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,21 @@ import yaml
 
 from data_contracts import registry
 from flows import models, promotion, references
+from flows.alias import mirror
+from flows.approvals import Unapproved
+from flows.binding import package_files
 from flows.code_key import code_of
+from flows.config import load_config
 from flows.evidence import Evidence, Subject, find_champion
 from flows.gate import parse_gates, passed, run_gates
 from flows.models import ModelVersion
 from flows.steps import Outputs, Step, libraries, record
 from flows.train import artifact_damage
 from infra import artifacts
+from infra.errors import WrongInput
 from infra.progress import Progress
 from infra.settings import Settings
+from infra.store import Store
 from training.experiment import Experiment, validate_experiment
 from training.run_log import RunLog, read_state
 
@@ -65,28 +72,40 @@ def promote_step(settings: Settings, experiment: Experiment, needs: tuple[str, .
     name = experiment.name
 
     def ingredients(outputs: Outputs) -> dict[str, Any]:
+        version, card = outputs[f"train {name}"]["version"], outputs[f"gate {name}"]["scorecard"]
         return {
-            "version": outputs[f"train {name}"]["version"],
-            "scorecard": outputs[f"gate {name}"]["scorecard"],
-            "policy": experiment.promotion.get("policy", "automatic"),
+            "version": version,
+            "scorecard": card,
+            "policy": experiment.promotion,
+            "approvals": [
+                entry.sequence
+                for entry in promotion.read_log(store, name)
+                if entry.kind == "approval" and (entry.version, entry.scorecard) == (version, card)
+            ],
         }
 
     def run(outputs: Outputs, progress: Progress, key: str) -> dict[str, Any]:
         version = references.resolve(store, f"{name}/{outputs[f'train {name}']['version']}")
         card = outputs[f"gate {name}"]
-        policy = experiment.promotion.get("policy", "automatic")
-        if card["passed"]:
-            done = promotion.promote(store, version, card["scorecard"], author=settings.author_name, policy=policy)
-            progress.say("telling MLflow")
-            promotion.mirror(store, settings, name)
-        else:
-            reason = "the gates said no"
-            done = promotion.reject(
-                store, version, card["scorecard"], author=settings.author_name, reason=reason, policy=policy
-            )
-        return {"entry": done.entry.sequence, "promoted": card["passed"]}
+        if not card["passed"]:
+            done = promotion.reject(store, version, card["scorecard"], author=settings.author_name,
+                                    reason="the gates said no", policy=experiment.promotion)  # fmt: skip
+            return {"entry": done.entry.sequence, "promoted": False}
+        before = _promotion_of(store, version, card["scorecard"])
+        if before:  # what was rolled back since is not put back by a schedule
+            mirror(store, settings, name)
+            return {"entry": before.sequence, "promoted": True}
+        progress.say("checking the package")
+        try:
+            done = promote_version(settings, version, card["scorecard"], policy=experiment.promotion)
+        except Unapproved as error:
+            progress.say("waits for a reviewer")
+            return {"entry": None, "promoted": False, "waits": str(error)}
+        return {"entry": done.entry.sequence, "promoted": True}
 
     def damage(output: dict[str, Any]) -> str | None:
+        if output["entry"] is None:
+            return None
         key = promotion.entry_key(name, output["entry"])
         return None if store.exists(key) else f"{key} is missing"
 
@@ -100,15 +119,50 @@ def promote_step(settings: Settings, experiment: Experiment, needs: tuple[str, .
     )
 
 
+def promote_version(
+    settings: Settings,
+    version: ModelVersion,
+    scorecard: str,
+    *,
+    reason: str = "",
+    policy: dict[str, Any] | None = None,
+    statements: Sequence[dict[str, Any]] = (),
+) -> promotion.Outcome:
+    """Promote as `flows.promotion.promote` does, with the package's files hashed again and MLflow's alias following."""
+    store = settings.object_store
+    files = package_files(settings, version)
+    done = promotion.promote(store, version, scorecard, author=settings.author_name, reason=reason, policy=policy,
+                             statements=statements, package_files=files)  # fmt: skip
+    mirror(store, settings, version.name)
+    return done
+
+
+def todays(version: ModelVersion) -> Experiment:
+    """The experiment of a version with the gates and the policy of today's file, where there is one: they may have
+    changed since the training."""
+    experiment = validate_experiment(version.experiment, f"experiment of {version.ref}")
+    try:
+        today = load_config(version.name)
+    except WrongInput:
+        return experiment
+    return experiment.model_copy(update={"gates": today.gates, "promotion": today.promotion})
+
+
 def record_promotion(settings: Settings, version: ModelVersion, scorecard: str, entry: promotion.Entry) -> None:
     """Let plans know of a promotion made by hand."""
-    step = promote_step(settings, validate_experiment(version.experiment, version.ref), ())
+    step = promote_step(settings, todays(version), ())
     outputs: dict[str, dict[str, Any]] = {
         f"train {version.name}": {"version": version.version},
         f"gate {version.name}": {"scorecard": scorecard},
     }
     output = {"entry": entry.sequence, "promoted": True}
     record(settings.object_store, step, step.ingredients(outputs), output, time.time(), [])
+
+
+def _promotion_of(store: Store, version: ModelVersion, scorecard: str) -> promotion.Entry | None:
+    about = ("promotion", version.version, scorecard)
+    log = promotion.read_log(store, version.name)
+    return next((entry for entry in reversed(log) if (entry.kind, entry.version, entry.scorecard) == about), None)
 
 
 def compared_with(settings: Settings, version: ModelVersion) -> int | None:

@@ -1,77 +1,36 @@
-"""Which version is champion, and why: an append-only log whose entries are chained by hash.
+"""Promote, roll back, reject, approve, change the policy: each is one entry of the promotion log.
 
-`promotions/<model>/<12 digits>.json`, each entry created if absent and carrying the SHA-256 of the one before it. The
-champion is the version of the newest promotion or rollback; MLflow's alias only follows (`mirror`). Who appends first
-has the number; the other reads again, and goes on unless what arrived changed the champion it was compared with.
-
-Nothing heavy is imported here: asking who is champion costs a listing and a read.
+Each checks again everything its entry is bound to, loads no model, and is a compare-and-set: who appends first has the
+number; the other reads again, and goes on unless the champion it was compared with is champion no more.
 """
 
-import json
-import re
-import secrets
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from data_contracts.registry import resolve
+from data_contracts import registry
 from data_contracts.withdrawal import refuse_withdrawn
+from flows import approvals
+from flows.approvals import about_policy, about_version
+from flows.binding import bind
 from flows.models import ModelVersion, versions
+from flows.policy import AUTOMATIC, Policy, parse_policy, refuse_unsatisfiable
+from flows.promotion_log import Bound, Entry, Log, champion, entry_key, head, history, load_log, read_log
 from infra import artifacts
-from infra.artifacts import check_format
-from infra.digests import digest_bytes
-from infra.errors import Refused, SlipwayError, WrongInput, choices
+from infra.errors import Refused, WrongInput
 from infra.settings import Settings
-from infra.store import NotFound, Store
+from infra.store import Store
 
-FORMAT = 1
-CROWNING = ("promotion", "rollback")
-"""The kinds of entry that say who is champion."""
-KINDS = (*CROWNING, "rejection")
-POLICIES = ("automatic", "approvals")
-ALIAS = "champion"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One line of the log. Digests are SHA-256, 64 hex digits."""
-
-    sequence: int
-    """1, 2, 3 ... without a gap."""
-    previous: str
-    """Digest of the bytes of the entry before; "" for the first."""
-    time: str
-    """ISO 8601, UTC, microseconds; never before the predecessor's."""
-    kind: str
-    """promotion, rollback or rejection."""
-    name: str
-    version: int
-    run: str
-    model: str
-    """Digest of the model artifact: weights, configuration, tokenizer."""
-    package: str
-    """Digest of the packaged files."""
-    dataset: str
-    """`name@digest` of the dataset version trained on, the digest in full."""
-    contract: str
-    """Digest of that version's contract."""
-    scorecard: str
-    """Digest of the scorecard artifact that holds the verdicts."""
-    compared_with: int | None
-    """Sequence of the promotion or rollback whose champion the gates compared with; None when there was none."""
-    policy: str
-    author: str
-    reason: str
-    nonce: str
-    """Random: two writers never write the same bytes, so `create` tells the winner."""
-
-    @property
-    def key(self) -> str:
-        return entry_key(self.name, self.sequence)
-
-    def to_bytes(self) -> bytes:
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True, ensure_ascii=False).encode()
+__all__ = [
+    "Entry",
+    "champion",
+    "entry_key",
+    "head",
+    "history",
+    "parse_policy",
+    "read_log",
+]  # what readers of the log ask here for
 
 
 @dataclass(frozen=True)
@@ -82,269 +41,281 @@ class Outcome:
     sentence: str
 
 
-def entry_key(name: str, sequence: int) -> str:
-    return f"promotions/{name}/{sequence:012d}.json"
+def policy_for(store: Store, version: ModelVersion, section: Mapping[str, Any] | None = None) -> Policy:
+    """The policy a decision is under: the one in force, else the one the log will begin with.
 
-
-def parse_policy(section: dict[str, Any], where: str) -> str:
-    """The policy's name from an experiment's `promotion` section, e.g. `{policy: automatic}`. Raises WrongInput."""
-    for key in section:
-        if key != "policy":
-            raise WrongInput(f"{where}: promotion.{key}: unknown key; {choices(key, ['policy'])}")
-    policy = section.get("policy", "automatic")
-    if policy not in POLICIES:
-        raise WrongInput(f"{where}: promotion.policy: '{policy}' is unknown; {choices(str(policy), POLICIES)}")
-    if policy == "approvals":
-        raise WrongInput(
-            f"{where}: promotion.policy: 'approvals' (a person signs before promotion) is not in this version of "
-            "Slipway yet; write 'automatic', or leave the gates to a person by not running promote"
-        )
-    return policy
-
-
-def read_log(store: Store, name: str) -> list[Entry]:
-    """All entries, oldest first, as they stand (`verify` judges them). Raises WrongInput for one of a newer Slipway."""
-    return [_read(store, key)[0] for key in _keys(store, name)]
-
-
-def head(store: Store, name: str) -> Entry | None:
-    """The newest entry of any kind; None for an empty log."""
-    keys = _keys(store, name)
-    return _read(store, keys[-1])[0] if keys else None
-
-
-def champion(store: Store, name: str) -> Entry | None:
-    """The newest promotion or rollback: its version is in production. None when there has been none."""
-    for key in reversed(_keys(store, name)):
-        entry = _read(store, key)[0]
-        if entry.kind in CROWNING:
-            return entry
-    return None
-
-
-def models(store: Store) -> list[str]:
-    """Names of the models that have a log."""
-    return sorted({key.split("/")[1] for key in store.list("promotions/")})
+    An automatic policy gives way at once to what the experiment says (`section`, by default as the version was
+    trained); from any other, only `change_policy` leads away.
+    """
+    wished = _wished(version, section)
+    return load_log(store, version.name).policy or wished
 
 
 def promote(
-    store: Store, version: ModelVersion, scorecard: str, *, author: str, reason: str = "", policy: str = "automatic"
+    store: Store,
+    version: ModelVersion,
+    scorecard: str,
+    *,
+    author: str,
+    reason: str = "",
+    policy: Mapping[str, Any] | None = None,
+    statements: Sequence[dict[str, Any]] = (),
+    package_files: str = "",
 ) -> Outcome:
     """Make `version` champion on the evidence of the scorecard artifact of that digest.
 
-    A compare-and-set: it succeeds only while the champion is the one the scorecard compared with. Promoting the
-    champion again on the same scorecard writes nothing. Raises Refused when the scorecard says no, is damaged, is
-    about something else, or was overtaken by another champion.
+    It succeeds only while the champion is the one the scorecard compared with. Promoting the champion again on the same
+    scorecard writes nothing. policy: the experiment's section; it counts where the log is empty or automatic.
+    statements: signed approvals that are not in the log yet; those that count are stored first.
+
+    Raises Refused when the scorecard says no, is damaged, is about something else or was overtaken by another champion,
+    when anything it is bound to was altered, Unapproved when approvals are missing, Void for a statement that does not
+    count.
     """
-    card = _judge(store, version, scorecard, policy)
-    refuse_withdrawn(store, resolve(store, version.dataset))
-    if not card["passed"]:
-        failed = ", ".join(v["gate"] for v in card["verdicts"] if not v["passed"] and v["severity"] == "block")
-        raise Refused(
-            f"model {version.ref}: its scorecard {scorecard[:12]} says no ({failed or 'no gate was run'}); "
-            "mend what the gates name and train again"
-        )
-    if not artifacts.is_whole(store, "models", version.model):
-        raise Refused(f"model {version.ref}: models/{version.model} is missing or altered; train again (slipway train)")
+    wished = _wished(version, policy)
+    bound, card = bind(store, version, scorecard, package_files)
+    refuse_unfit(store, version, bound, card)
+    for statement in statements:
+        store_approval(store, bound, statement, author=author, policy=wished)
     while True:
-        latest, before = _tail(store, version.name)
-        reigning = champion(store, version.name)
+        log = load_log(store, version.name)
+        reigning = log.champion
         if reigning and reigning.version == version.version and reigning.scorecard == scorecard:
             sentence = f"{version.ref} already is champion on this scorecard (log entry {reigning.sequence})"
             return Outcome(reigning, False, sentence)
-        if (reigning.sequence if reigning else None) != card["compared_with"]:
-            against = f"entry {card['compared_with']}" if card["compared_with"] else "no champion"
-            now = f"entry {reigning.sequence} ({reigning.name}/{reigning.version})" if reigning else "no entry"
-            raise Refused(
-                f"model {version.ref}: champion changed: gate again (slipway gate {version.ref}); the scorecard "
-                f"compared with {against}, the log now says {now}"
-            )
-        entry = _entry("promotion", version, scorecard, card, latest, before, policy, author, reason)
+        refuse_overtaken(log, version, card["compared_with"])
+        if _adopt(store, log, wished, author):
+            continue
+        in_force = log.policy or wished
+        rejected = _rejection(log, bound)
+        if rejected and not in_force.approvals:
+            raise Refused(f"model {version.ref}: was rejected on this scorecard by {rejected.author} (log entry "
+                          f"{rejected.sequence}: {rejected.reason}); train again")  # fmt: skip
+        refuse_unsatisfiable(in_force, bound.run_author, bound.run_author_key, f"model {version.ref}: run {bound.run}")
+        approved = approvals.gather(
+            log.entries, "promotion", about_version(bound), card["compared_with"], in_force, in_force.approvals,
+            datetime.now(UTC),
+        )  # fmt: skip
+        entry = log.next("promotion", bound, compared_with=card["compared_with"], policy=in_force.section(),
+                         author=author, reason=reason, approvals=approved)  # fmt: skip
         if store.create(entry.key, entry.to_bytes()):
             return Outcome(entry, True, f"{version.ref} is champion (log entry {entry.sequence})")
 
 
-def reject(
-    store: Store, version: ModelVersion, scorecard: str, *, author: str, reason: str, policy: str = "automatic"
+def rollback_target(store: Store, name: str, to: str) -> tuple[Entry, Entry]:
+    """The reigning entry, and the newest one that made `to` champion: a version's number, or `previous`, the version
+    before the present one. Raises Refused when there is none, WrongInput for another word."""
+    log = load_log(store, name)
+    reigning = log.champion
+    if reigning is None:
+        raise Refused(f"model {name}: has no champion, so nothing to roll back")
+    crowned = [entry for entry in log.entries if entry.kind in ("promotion", "rollback")]
+    if to == "previous":
+        found = next((entry for entry in reversed(crowned) if entry.version != reigning.version), None)
+        if found is None:
+            raise Refused(f"model {name}: {reigning.ref} is the only champion there has been; nothing to roll back to")
+        return reigning, found
+    if not to.isdecimal():
+        raise WrongInput(f"model {name}: --to {to}: write the number of a version, or 'previous'")
+    found = next((entry for entry in reversed(crowned) if entry.version == int(to)), None)
+    if found is None:
+        there = ", ".join(str(number) for number in sorted({entry.version for entry in crowned}))
+        raise Refused(f"model {name}: version {to} was never champion (there were: {there}); gate and promote it")
+    return reigning, found
+
+
+def bind_rollback(store: Store, target: Entry, package_files: str = "") -> tuple[ModelVersion, Bound]:
+    """The version that `target` made champion, bound anew. Raises Refused where it is not what it was then."""
+    version = next((one for one in versions(store, target.name) if one.version == target.version), None)
+    if version is None:
+        raise Refused(f"model {target.ref}: is not registered any more; restore registry/{target.name}/ from a backup")
+    bound, _ = bind(store, version, target.scorecard, package_files)
+    for one in fields(Bound):
+        before, now = getattr(target, one.name), getattr(bound, one.name)
+        if before and now and before != now:
+            raise Refused(f"model {target.ref}: its {one.name.replace('_', ' ')} is not what it was as champion (log "
+                          f"entry {target.sequence}); it cannot be put back")  # fmt: skip
+    return version, bound
+
+
+def rollback(
+    store: Store,
+    name: str,
+    to: str,
+    *,
+    author: str,
+    reason: str,
+    statements: Sequence[dict[str, Any]] = (),
+    package_files: str = "",
 ) -> Outcome:
-    """Record that `version` was turned down on that scorecard; the champion stays. The same rejection twice is one."""
-    card = _judge(store, version, scorecard, policy)
+    """Make an earlier champion champion again; under approvals one listed reviewer has to sign it.
+
+    Raises what `promote` raises.
+    """
+    reigning, target = rollback_target(store, name, to)
+    if target.version == reigning.version:
+        return Outcome(reigning, False, f"{reigning.ref} already is champion (log entry {reigning.sequence})")
+    version, bound = bind_rollback(store, target, package_files)
+    refuse_withdrawn(store, registry.resolve(store, version.dataset))
+    _refuse_lost_model(store, version, bound)
+    for statement in statements:
+        store_approval(store, bound, statement, author=author, policy=AUTOMATIC)
     while True:
-        for entry in read_log(store, version.name):
-            if entry.kind == "rejection" and (entry.version, entry.scorecard) == (version.version, scorecard):
-                return Outcome(entry, False, f"{version.ref} was already rejected (log entry {entry.sequence})")
-        latest, before = _tail(store, version.name)
-        entry = _entry("rejection", version, scorecard, card, latest, before, policy, author, reason)
+        log = load_log(store, name)
+        refuse_overtaken(log, version, reigning.sequence)
+        in_force = log.policy or AUTOMATIC
+        approved = approvals.gather(
+            log.entries, "rollback", about_version(bound), reigning.sequence, in_force, min(in_force.approvals, 1),
+            datetime.now(UTC),
+        )  # fmt: skip
+        entry = log.next("rollback", bound, compared_with=reigning.sequence, policy=in_force.section(), author=author,
+                         reason=reason, approvals=approved)  # fmt: skip
+        if store.create(entry.key, entry.to_bytes()):
+            return Outcome(entry, True, f"{version.ref} is champion again (log entry {entry.sequence})")
+
+
+def reject(
+    store: Store,
+    version: ModelVersion,
+    scorecard: str,
+    *,
+    author: str,
+    reason: str,
+    policy: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Record that `version` was turned down on that scorecard; the champion stays, and earlier approvals count no more.
+    The same rejection twice is one."""
+    wished = _wished(version, policy)
+    bound, card = bind(store, version, scorecard)
+    while True:
+        log = load_log(store, version.name)
+        found = _rejection(log, bound)
+        if found:
+            return Outcome(found, False, f"{version.ref} was already rejected (log entry {found.sequence})")
+        in_force = log.policy or wished
+        entry = log.next("rejection", bound, compared_with=card["compared_with"], policy=in_force.section(),
+                         author=author, reason=reason)  # fmt: skip
         if store.create(entry.key, entry.to_bytes()):
             return Outcome(entry, True, f"{version.ref} is rejected (log entry {entry.sequence})")
 
 
-def verify(store: Store, name: str) -> list[str]:
-    """Walk the chain; what is wrong with it, one sentence each. An empty list means whole.
+def store_approval(
+    store: Store, bound: Bound, signed: dict[str, Any], *, author: str, policy: Policy = AUTOMATIC
+) -> Outcome:
+    """Put a signed statement into the log, if it counts now. The same one twice is one entry. Raises Void.
 
-    The chain vouches for all but its newest entry; for that one the note that `mirror` keeps beside the log does.
+    bound: what it must be about; for the approval of a policy nothing but the model's name.
     """
-    problems: list[str] = []
-    digests: dict[int, str] = {}
-    time = ""
-    reigning: int | None = None
-    expected = 1
-    for key in _keys(store, name):
-        try:
-            entry, found = _read(store, key)
-        except (SlipwayError, ValueError, TypeError) as error:
-            problems.append(f"{key} cannot be read: {error}")
-            expected += 1
-            continue
-        if key != entry_key(name, expected) or entry.sequence != expected or entry.name != name:
-            problems.append(f"{key} is entry {entry.sequence} of '{entry.name}' where {expected} of '{name}' belongs")
-        if entry.previous != digests.get(entry.sequence - 1, ""):
-            problems.append(f"{key} does not carry the hash of the entry before it: one of the two was altered")
-        if entry.time < time:
-            problems.append(f"{key} is dated {entry.time}, before its predecessor ({time})")
-        if entry.kind in CROWNING:
-            if entry.kind == "promotion" and entry.compared_with != reigning:
-                problems.append(f"{key} was compared with entry {entry.compared_with}, but champion was {reigning}")
-            reigning = entry.sequence
-        if not artifacts.is_whole(store, "scorecards", entry.scorecard):
-            problems.append(f"{key}: its scorecard scorecards/{entry.scorecard} is missing or altered")
-        digests[entry.sequence], time, expected = found, entry.time, entry.sequence + 1
-    note = _mirrored(store, name)
-    if note and digests.get(note["sequence"]) != note["entry"]:
-        problems.append(f"promotions/{name}: entry {note['sequence']} is not the one the alias was set from")
-    return problems
-
-
-def mirror(store: Store, settings: Settings, name: str) -> bool:
-    """Let MLflow's alias `champion` follow the log; True when it was behind. Otherwise MLflow is not even imported."""
-    moved = False
     while True:
-        reigning = champion(store, name)
-        note = _mirrored(store, name)
-        if reigning is None or (note and note["sequence"] >= reigning.sequence):
-            return moved
-        from infra.tracking import set_alias
-
-        version = next((v for v in versions(store, name) if v.version == reigning.version), None)
-        if version is None or not version.mlflow_version:
-            raise SlipwayError(
-                f"model {name}/{reigning.version}: champion by the log, but MLflow was never told of this version; "
-                "run slipway train again to register it"
-            )
-        set_alias(settings, name, version.mlflow_version, ALIAS)
-        body = {"format": FORMAT, "sequence": reigning.sequence, "entry": digest_bytes(store.get(reigning.key))}
-        store.put(_note_key(name), json.dumps(body, sort_keys=True).encode())
-        moved = True  # and look again: a slower process may have set an older alias over a newer one
-
-
-def _keys(store: Store, name: str) -> list[str]:
-    pattern = re.compile(rf"promotions/{re.escape(name)}/\d{{12}}\.json")
-    return [key for key in store.list(f"promotions/{name}/") if pattern.fullmatch(key)]
-
-
-def _read(store: Store, key: str) -> tuple[Entry, str]:
-    """The entry at `key` and the digest of its bytes."""
-    data = store.get(key)
-    try:
-        body = json.loads(data)
-        known = {field.name for field in fields(Entry)}
-        check_format(body, FORMAT, key)
-        return Entry(**{name: value for name, value in body.items() if name in known}), digest_bytes(data)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise SlipwayError(f"{key}: is not a promotion entry ({error}); restore it from a backup") from error
+        log = load_log(store, bound.name)
+        for entry in log.entries:
+            if entry.kind == "approval" and entry.signature == signed["signature"]:
+                return Outcome(entry, False, f"this approval is in the log already (entry {entry.sequence})")
+        action = str(signed["statement"].get("action"))
+        if action == "policy":
+            wanted = approvals.wished_policy(signed["statement"], f"approval of {bound.name}")
+            about, compared_with = about_policy(bound.name, wanted), log.policy_since
+        else:
+            about, compared_with = about_version(bound), log.champion.sequence if log.champion else None
+        if _adopt(store, log, policy, author):
+            continue
+        in_force = log.policy or policy
+        if not in_force.approvals:
+            raise Refused(f"model {bound.name}: its promotion policy is automatic, so there is nothing to approve; "
+                          "list reviewers in the experiment's promotion section")  # fmt: skip
+        if action not in ("promotion", "rollback", "policy"):
+            raise approvals.Void(f"approval of {bound.name}: approves a {action}, which is nothing one can approve")
+        reviewer = approvals.check(signed, action, about, compared_with, in_force, datetime.now(UTC))
+        entry = log.next(
+            "approval", bound, compared_with=compared_with, policy=in_force.section(), author=author,
+            reason=str(signed["statement"].get("reason", "")), statement=signed["statement"],
+            signature=signed["signature"],
+        )  # fmt: skip
+        if store.create(entry.key, entry.to_bytes()):
+            what = "the policy" if action == "policy" else f"the {action} of {bound.ref}"
+            return Outcome(entry, True, f"{reviewer} approves {what} (log entry {entry.sequence})")
 
 
-def _tail(store: Store, name: str) -> tuple[Entry | None, str]:
-    keys = _keys(store, name)
-    return _read(store, keys[-1]) if keys else (None, "")
+def change_policy(
+    store: Store, name: str, wished: Policy, *, author: str, reason: str, statements: Sequence[dict[str, Any]] = ()
+) -> Outcome:
+    """Put another policy in force, as the one before it demands. Raises Unapproved, Void, Refused for an empty log."""
+    for statement in statements:
+        store_approval(store, Bound(name=name), statement, author=author)
+    while True:
+        log = load_log(store, name)
+        if log.policy is None:
+            raise Refused(f"model {name}: its promotion log is empty; the first entry takes the experiment's policy")
+        if log.policy == wished:
+            return Outcome(log.entries[-1], False, f"{name}: this policy is in force already ({wished})")
+        approved = approvals.gather(
+            log.entries, "policy", about_policy(name, wished), log.policy_since, log.policy, log.policy.approvals,
+            datetime.now(UTC),
+        )  # fmt: skip
+        entry = log.next("policy", Bound(name=name), compared_with=log.policy_since, policy=wished.section(),
+                         author=author, reason=reason, approvals=approved)  # fmt: skip
+        if store.create(entry.key, entry.to_bytes()):
+            return Outcome(entry, True, f"{name}: policy in force is now {wished} (log entry {entry.sequence})")
 
 
-def _note_key(name: str) -> str:
-    return f"promotions/{name}/mirrored.json"
+def refuse_unapprovable(store: Store, name: str, section: Mapping[str, Any], settings: Settings) -> None:
+    """Raises Refused, before any training, where what the present author trains could never be promoted."""
+    policy = load_log(store, name).policy or parse_policy(section, f"experiment {name}")
+    refuse_unsatisfiable(policy, settings.author_name, settings.author_key, f"model {name}: the run")
 
 
-def _mirrored(store: Store, name: str) -> dict[str, Any] | None:
-    try:
-        note = json.loads(store.get(_note_key(name)))
-    except (NotFound, ValueError):
-        return None  # a lost or torn note costs one more set_alias
-    check_format(note, FORMAT, _note_key(name))
-    return note
+def _wished(version: ModelVersion, section: Mapping[str, Any] | None) -> Policy:
+    if section is None:
+        section = version.experiment.get("promotion") or {}
+    return parse_policy(section, f"model {version.ref}")
 
 
-def _judge(store: Store, version: ModelVersion, scorecard: str, policy: str) -> dict[str, Any]:
-    """The scorecard's JSON, after checking that it is whole and about exactly this version. Raises Refused."""
-    parse_policy({"policy": policy}, f"model {version.ref}")
-    try:
-        artifact = artifacts.load(store, "scorecards", scorecard)
-        found = artifacts.damage(store, artifact)
-        card = None if found else json.loads(store.get(f"{artifact.prefix}/scorecard.json"))
-    except (NotFound, ValueError) as error:
-        found, card = f"scorecards/{scorecard} is missing or is no scorecard ({error})", None
-    if card is None:
-        raise Refused(f"model {version.ref}: {found}; gate again (slipway gate {version.ref})")
-    check_format(card, FORMAT, f"scorecards/{scorecard}/scorecard.json")
-    about = {
-        "name": version.name,
-        "version": version.version,
-        "run": version.run,
-        "model": version.model,
-        "package_digest": version.package_digest,
-        "dataset": version.dataset,
-    }
-    for field, wanted in about.items():
-        if card["candidate"].get(field) != wanted:
-            raise Refused(
-                f"model {version.ref}: scorecard {scorecard[:12]} is about another {field} "
-                f"({card['candidate'].get(field)}, not {wanted}); gate again (slipway gate {version.ref})"
-            )
-    try:
-        contract = resolve(store, version.dataset).contract_digest
-    except (NotFound, WrongInput) as error:
-        raise Refused(f"model {version.ref}: the data it was trained on is gone: {error}") from error
-    if card["candidate"]["contract"] != contract:
+def _adopt(store: Store, log: Log, wished: Policy, author: str) -> bool:
+    """Where the policy in force is automatic and the experiment now lists reviewers, let those be in force first."""
+    if log.policy is None or log.policy.approvals or not wished.approvals:
+        return False
+    entry = log.next("policy", Bound(name=log.name), compared_with=log.policy_since, policy=wished.section(),
+                     author=author, reason="the experiment says so")  # fmt: skip
+    store.create(entry.key, entry.to_bytes())
+    return True
+
+
+def _rejection(log: Log, bound: Bound) -> Entry | None:
+    about = (bound.version, bound.scorecard)
+    return next((e for e in log.entries if e.kind == "rejection" and (e.version, e.scorecard) == about), None)
+
+
+def refuse_unfit(store: Store, version: ModelVersion, bound: Bound, card: dict[str, Any]) -> None:
+    """Raises Refused where the data is withdrawn, the scorecard says no, or the model is not what its author signed."""
+    refuse_withdrawn(store, registry.resolve(store, version.dataset))
+    if not card["passed"]:
+        failed = ", ".join(v["gate"] for v in card["verdicts"] if not v["passed"] and v["severity"] == "block")
         raise Refused(
-            f"model {version.ref}: scorecard {scorecard[:12]} is about another contract than its data's; gate again "
-            f"(slipway gate {version.ref})"
+            f"model {version.ref}: its scorecard {bound.scorecard[:12]} says no ({failed or 'no gate was run'}); "
+            "mend what the gates name and train again"
         )
-    return card
+    _refuse_lost_model(store, version, bound)
 
 
-def _entry(
-    kind: str,
-    version: ModelVersion,
-    scorecard: str,
-    card: dict[str, Any],
-    latest: Entry | None,
-    before: str,
-    policy: str,
-    author: str,
-    reason: str,
-) -> Entry:
-    now = datetime.now(UTC).isoformat(timespec="microseconds")
-    return Entry(
-        sequence=latest.sequence + 1 if latest else 1,
-        previous=before,
-        time=max(now, latest.time) if latest else now,
-        kind=kind,
-        name=version.name,
-        version=version.version,
-        run=version.run,
-        model=version.model,
-        package=version.package_digest,
-        dataset=version.dataset,
-        contract=card["candidate"]["contract"],
-        scorecard=scorecard,
-        compared_with=card["compared_with"],
-        policy=policy,
-        author=author,
-        reason=reason,
-        nonce=secrets.token_hex(16),
+def _refuse_lost_model(store: Store, version: ModelVersion, bound: Bound) -> None:
+    if not artifacts.is_whole(store, "models", version.model):
+        raise Refused(f"model {version.ref}: models/{version.model} is missing or altered; train again (slipway train)")
+    if bound.run_author_key:
+        from flows.signatures import check_model
+
+        check_model(store, version.model, bound.run_author_key, f"model {version.ref}")
+
+
+def refuse_overtaken(log: Log, version: ModelVersion, compared_with: int | None) -> None:
+    """Raises Refused unless the champion is the one compared with."""
+    reigning = log.champion
+    if (reigning.sequence if reigning else None) == compared_with:
+        return
+    against = f"entry {compared_with}" if compared_with else "no champion"
+    now = f"entry {reigning.sequence} ({reigning.ref})" if reigning else "no entry"
+    again = f"slipway gate {version.ref}"
+    if any(entry.version == version.version and entry.kind == "promotion" for entry in log.entries):
+        again += f"; it was champion before: slipway rollback {version.name} --to {version.version}"
+    raise Refused(
+        f"model {version.ref}: champion changed: gate again ({again}); compared with {against}, the log now says {now}"
     )
-
-
-def history(store: Store, name: str) -> Iterator[dict[str, Any]]:
-    """The log as plain dictionaries, newest first, each with whether it is the champion now."""
-    reigning = champion(store, name)
-    for entry in reversed(read_log(store, name)):
-        yield {**asdict(entry), "champion": reigning is not None and entry.sequence == reigning.sequence}

@@ -7,11 +7,11 @@ from typing import Any
 
 from data_contracts import registry
 from data_contracts.withdrawal import refuse_withdrawn
-from flows import models
+from flows import models, promotion, signatures
 from flows.code_key import code_of
 from flows.sources import read_sources
 from flows.steps import Outputs, Step, libraries
-from infra import artifacts
+from infra import artifacts, keys
 from infra.errors import WrongInput
 from infra.progress import Progress
 from infra.settings import Settings
@@ -19,7 +19,7 @@ from infra.store import NotFound
 from training.experiment import Experiment
 from training.recipe import load_recipe, settings_class
 
-UNSEEN_IN_RESULTS = {"checkpoint_every_s", "checkpoint_every_steps", "keep_checkpoints"}
+UNSEEN_IN_RESULTS = {"checkpoint_every_s", "checkpoint_every_steps", "keep_checkpoints", "budget", "diagnose_every"}
 """Fields of `training` that change no result."""
 
 
@@ -98,9 +98,13 @@ def train_step(settings: Settings, experiment: Experiment, needs: tuple[str, ...
                 "dataset": {"name": version.name, "digest": version.digest, "counts": version.counts},
             },
         )
+        if not launch.find_run(store, experiment.name, key, fresh)[1].first:
+            promotion.refuse_unapprovable(store, experiment.name, experiment.promotion, settings)
         done = launch.train(request, settings, progress, fresh)
         progress.say("packaging the model")
         model = artifacts.load(store, "models", done.ending["model"])
+        if done.first.get("author_key"):
+            _sign(settings, model.digest, done.first)
         known = [one for one in models.versions(store, experiment.name) if one.run == done.run]
         if known:
             return {"model": model.digest, "run": done.run, "version": known[-1].version}
@@ -133,6 +137,14 @@ def train_step(settings: Settings, experiment: Experiment, needs: tuple[str, ...
         run=run,
         damage=damage,
     )
+
+
+def _sign(settings: Settings, model: str, first: dict[str, Any]) -> None:
+    """Sign the model's files with the key that the run's first entry names. Raises WrongInput where it is not here."""
+    path = keys.private_path(settings.keys_folder, first["author"])
+    if keys.public_half(path) != first["author_key"]:
+        raise WrongInput(f"key {path}: is not the one that the run names as its author's; put that one back")
+    signatures.sign_model(settings.object_store, model, path)
 
 
 _PARAMETERS = {"recipe", "dataset", "sources", "settings", "training", "scaling"}

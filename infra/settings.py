@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import WrongInput, choices
+from infra.keys import public_key
 from infra.store import Store, open_store
 
 
@@ -29,12 +30,19 @@ class Settings:
     """CPUs a training worker asks of Ray."""
     memory_limit_gb: float = 0
     """What registering a dataset may take, in GB of 1e9 bytes. 0: the machine's memory."""
+    country: str = ""
+    """Where the machines are, as three letters (DEU): CO2 is reckoned with that country's mix of electricity. Default:
+    the world's."""
+    ledger: str = ""
+    """Test mode: a folder in which every training worker writes which samples it was given, step by step."""
     author: str = ""
     """Who is recorded as a run's author. Default: the login name."""
+    keys: str = ""
+    """Folder of key pairs, outside the workspace. Default: ~/.config/slipway/keys."""
 
     def __post_init__(self) -> None:
         # Made absolute at once: the folder is changed before Ray starts, and a path must not change with it.
-        for name in ("workspace", "store", "artifacts"):
+        for name in ("workspace", "store", "artifacts", "keys", "ledger"):
             value = getattr(self, name)
             if value and "://" not in value:
                 object.__setattr__(self, name, str(Path(value).expanduser().absolute()))
@@ -73,6 +81,15 @@ class Settings:
     @property
     def author_name(self) -> str:
         return self.author or os.environ.get("USER") or os.environ.get("LOGNAME") or f"uid{os.getuid()}"
+
+    @property
+    def keys_folder(self) -> Path:
+        return Path(self.keys) if self.keys else Path.home() / ".config" / "slipway" / "keys"
+
+    @property
+    def author_key(self) -> str:
+        """The public key of the author, from the key pair of that name; "" without one."""
+        return public_key(self.keys_folder, self.author_name)
 
     def create_workspace(self) -> None:
         """Make the workspace folder. Raises WrongInput where it cannot be written."""
@@ -155,6 +172,9 @@ def quiet_environment(settings: Settings) -> None:
         "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
         "RAY_DEDUP_LOGS": "1",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        # A server that is away is asked again by us: MLflow's own seven tries take minutes, in which nothing is said.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
         "GIT_PYTHON_REFRESH": "quiet",
     }
     if settings.prefect_api:

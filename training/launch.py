@@ -49,7 +49,7 @@ class Request:
         }
 
 
-def find_run(store: Store, experiment: str, key: str, fresh: bool = False) -> RunState:
+def find_run(store: Store, experiment: str, key: str, fresh: bool = False) -> tuple[str, RunState]:
     """The run this key would go on with: the newest of that key, or the next one where that finished and `fresh`."""
     stem = f"{experiment}-{key[:12]}-"
     runs = {name.split("/")[1] for name in store.list(f"runs/{stem}") if name.split("/")[2] == "log"}
@@ -57,15 +57,15 @@ def find_run(store: Store, experiment: str, key: str, fresh: bool = False) -> Ru
     state = read_tail(RunLog(store, f"{stem}{number}"))
     if fresh and state.status == "finished":
         state = read_tail(RunLog(store, f"{stem}{number + 1}"))
-    return state
+    return state.run, state
 
 
 def train(
     request: Request,
     settings: Settings,
     progress: Progress,
-    *,
     fresh: bool = False,
+    *,
     run: str = "",
     take_over: bool = False,
 ) -> RunState:
@@ -79,7 +79,7 @@ def train(
 
     store = settings.object_store
     experiment = request.experiment
-    state = read_tail(RunLog(store, run)) if run else find_run(store, experiment.name, request.key, fresh)
+    state = read_tail(RunLog(store, run)) if run else find_run(store, experiment.name, request.key, fresh)[1]
     log = RunLog(store, state.run)
     if state.status != "finished" and not take_over:
         _refuse_live_attempt(log, state)
@@ -90,6 +90,7 @@ def train(
             key=request.key,
             ingredients=request.ingredients,
             author=settings.author_name,
+            author_key=settings.author_key,
             prepared=request.prepared,
             dataset=request.facts.get("dataset"),
         )
@@ -114,6 +115,10 @@ def _attempts(
     watcher.start()
     try:
         _fit(request, settings, log, progress, state.attempt, driver)
+    except SlipwayError:
+        state = read_tail(log)
+        if state.status != "failed" or state.attempt_entry.get("driver") != driver:
+            raise  # else a worker has said why, and better
     except (KeyboardInterrupt, SystemExit):
         state = read_tail(log)
         if state.attempt_entry.get("driver") == driver:
@@ -196,7 +201,7 @@ def _fit(request: Request, settings: Settings, log: RunLog, progress: Progress, 
             from training.worker import less_memory
 
             raise WrongInput(
-                f"run {log.run}: a worker was killed for its memory; {less_memory(request.experiment)}"
+                f"run {log.run}: a worker was killed for its memory; {less_memory(request.experiment, scaling.workers)}"
             ) from error
         raise SlipwayError(
             f"run {log.run}: the workers died ({said}); the same command goes on from the newest checkpoint"

@@ -1,4 +1,4 @@
-"""Commands of reviewers and users of models: evaluate, gate, promote, champion, history, predict; gates."""
+"""Commands about models: evaluate, gate, predict; gates."""
 
 import json
 from typing import Any
@@ -13,25 +13,17 @@ from infra.settings import Settings
 def _judged(settings: Settings, reference: str, until: str) -> tuple[Any, dict[str, dict[str, Any]]]:
     """Run evaluation (and gates) of one version where stale. Returns the version and the outputs of its steps."""
     from flows import references
-    from flows.config import load_config
     from flows.evaluate import evaluate_step
-    from flows.promote import gate_step
+    from flows.promote import gate_step, todays
     from flows.steps import decide, execute
     from infra.progress import stage
-    from training.experiment import validate_experiment
 
     store = settings.object_store
     version = references.resolve(store, reference)
-    experiment = validate_experiment(version.experiment, f"experiment of {version.ref}")
-    try:  # gates and policy are those of today's file, where there is one: they may have changed since the training
-        today = load_config(version.name)
-        experiment = experiment.model_copy(update={"gates": today.gates, "promotion": today.promotion})
-    except WrongInput:
-        pass
     outputs: dict[str, dict[str, Any]] = {f"train {version.name}": {"version": version.version, "model": version.model}}
     steps = [evaluate_step(settings, version.name, ())]
     if until == "gate":
-        steps.append(gate_step(settings, experiment, ()))
+        steps.append(gate_step(settings, todays(version), ()))
     for step in steps:
         decision = decide(store, step, outputs)
         if decision.output is None:
@@ -95,82 +87,6 @@ def gate(model: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("model")
-@click.option("--reason", default="", help="Kept in the log.")
-@as_json
-def promote(model: str, reason: str, as_json: bool) -> None:
-    """Make a gated model champion; refused unless its scorecard says yes.
-
-    Example: slipway promote library-docs@candidate
-    """
-    from flows import promotion, references
-    from flows.promote import newest_scorecard, record_promotion
-
-    settings = workplace()
-    store = settings.object_store
-    version = references.resolve(store, model)
-    card = newest_scorecard(settings, version)
-    if card is None:
-        raise Refused(f"model {version.ref}: has not been gated; run slipway gate {version.ref} first")
-    done = promotion.promote(store, version, card, author=settings.author_name, reason=reason)
-    promotion.mirror(store, settings, version.name)
-    record_promotion(settings, version, card, done.entry)
-    emit({"model": version.ref, "entry": done.entry.sequence, "created": done.created}, as_json,
-         lambda _: click.echo(done.sentence))  # fmt: skip
-
-
-@click.command()
-@click.argument("model")
-@as_json
-def champion(model: str, as_json: bool) -> None:
-    """Which version of a model is champion, since when, on what evidence.
-
-    Example: slipway champion library-docs
-    """
-    from dataclasses import asdict
-
-    from flows import promotion, references
-
-    settings = workplace()
-    references.resolve(settings.object_store, model)
-    entry = promotion.champion(settings.object_store, model)
-    if entry is None:
-        raise Refused(f"model {model}: has no champion yet; slipway gate {model}, then slipway promote {model}")
-    promotion.mirror(settings.object_store, settings, model)
-
-    def human(body: dict[str, Any]) -> None:
-        click.echo(f"{model}/{body['version']}  champion since {body['time']}")
-        for name, value in (("run", body["run"]), ("data", body["dataset"]), ("scorecard", body["scorecard"])):
-            click.echo(f"{name:<10} {value}")
-
-    emit(asdict(entry), as_json, human)
-
-
-@click.command()
-@click.argument("model")
-@as_json
-def history(model: str, as_json: bool) -> None:
-    """The promotion log of a model, newest entry first.
-
-    Example: slipway history library-docs
-    """
-    from flows import promotion, references
-
-    store = workplace().object_store
-    references.resolve(store, model)
-    document = list(promotion.history(store, model))
-
-    def human(body: list[dict[str, Any]]) -> None:
-        rows = [
-            [e["sequence"], e["time"][:19], e["kind"], f"{e['name']}/{e['version']}", e["author"], e["reason"]]
-            for e in body
-        ]
-        table(rows, ["entry", "time (UTC)", "what", "model", "by", "reason"])
-
-    emit(document, as_json, human)
-
-
-@click.command()
-@click.argument("model")
 @click.argument("inputs", nargs=-1, required=True)
 @as_json
 def predict(model: str, inputs: tuple[str, ...], as_json: bool) -> None:
@@ -182,12 +98,12 @@ def predict(model: str, inputs: tuple[str, ...], as_json: bool) -> None:
     """
     from flows import references
     from flows.evaluate import load_predictor
-    from infra import artifacts
+    from flows.signatures import verified_files
 
     settings = workplace()
     store = settings.object_store
     version = references.resolve(store, model if "@" in model or "/" in model else f"{model}@champion")
-    files = artifacts.load(store, "models", version.model).facts["files"]
+    files = verified_files(store, version)
     rows = [_row(text, files["input_columns"]) for text in inputs]
     answers = load_predictor(store, version.model)(rows)
     document = {
@@ -239,4 +155,4 @@ def _mark(verdict: dict[str, Any]) -> str:
     return "pass" if verdict["passed"] else "NO" if verdict["severity"] == "block" else "warn"
 
 
-COMMANDS = (evaluate, gate, gates, promote, champion, history, predict)
+COMMANDS = (evaluate, gate, gates, predict)

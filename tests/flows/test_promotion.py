@@ -3,14 +3,18 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from flows import promotion, references
+from flows import promotion, promotion_log, references
+from flows.alias import mirror
 from flows.evidence import find_champion
+from flows.policy import parse_policy
+from flows.promotion_verify import verify
 from infra import artifacts, tracking
 from infra.errors import Refused, WrongInput
 from infra.settings import child_environment
@@ -36,7 +40,7 @@ def test_first_promotion_starts_the_chain(world):
     assert (entry.sequence, entry.previous, entry.compared_with, entry.version) == (1, "", None, 1)
     assert (entry.model, entry.dataset) == (candidate.model, candidate.dataset)
     assert crowned.evaluation == candidate.evaluation
-    assert promotion.verify(world.store, "animals") == []
+    assert verify(world.store, "animals") == []
 
 
 def test_promoting_the_champion_again_on_the_same_scorecard_writes_nothing(world):
@@ -130,7 +134,7 @@ def test_a_rejection_is_recorded_and_leaves_the_champion(world):
     assert written.created and not again.created
     assert champion(world).version == 1
     assert head(world).kind == "rejection"
-    assert promotion.verify(world.store, "animals") == []
+    assert verify(world.store, "animals") == []
     # What came between was no new champion, so a scorecard compared with entry 1 still holds.
     third = world.candidate()
     card = world.scorecard(third, champion=find_champion(world.store, "animals"))
@@ -141,15 +145,15 @@ def test_a_rejection_is_recorded_and_leaves_the_champion(world):
 def test_time_never_runs_backwards(world, monkeypatch):
     world.promote(world.candidate())
     first = head(world)
-    body = json.loads(world.store.get(first.key)) | {"time": "2999-01-01T00:00:00.000000+00:00"}
-    world.store.put(first.key, json.dumps(body).encode())
+    world.store.put(first.key, replace(first, time="2999-01-01T00:00:00.000000+00:00").to_bytes())
     world.promote(world.candidate())
     assert head(world).time == "2999-01-01T00:00:00.000000+00:00"
 
 
 WRITER = """
 import sys
-from flows import promotion, references
+from flows import promotion, promotion_log, references
+from flows.alias import mirror
 from infra.errors import Refused
 from infra.store import open_store
 
@@ -188,7 +192,7 @@ def test_of_racing_promotions_one_wins_and_the_others_are_told_to_gate_again(wor
     assert len(won) == 1
     assert all("champion changed: gate again" in result for number, result in found.items() if number not in won)
     assert [entry.version for entry in promotion.read_log(world.store, "animals")] == won
-    assert promotion.verify(world.store, "animals") == []
+    assert verify(world.store, "animals") == []
 
 
 def test_racing_rejections_all_get_a_number(world, monkeypatch):
@@ -209,14 +213,14 @@ def test_racing_rejections_all_get_a_number(world, monkeypatch):
     outcome = promotion.promote(world.store, versions[0], cards[0], author="slow")
     assert outcome.entry.sequence == 2
     assert [entry.author for entry in promotion.read_log(world.store, "animals")] == ["quick", "slow"]
-    assert promotion.verify(world.store, "animals") == []
+    assert verify(world.store, "animals") == []
 
 
 def test_of_two_that_write_the_same_at_the_same_moment_one_has_written_it(world, monkeypatch):
     candidate = world.candidate()
     version, card = references.resolve(world.store, candidate.ref), world.scorecard(candidate)
     moment = datetime.now(UTC)
-    monkeypatch.setattr(promotion, "datetime", SimpleNamespace(now=lambda zone: moment))
+    monkeypatch.setattr(promotion_log, "datetime", SimpleNamespace(now=lambda zone: moment))
     create = type(world.store).create
     outcomes: list[promotion.Outcome] = []
     started: list[str] = []
@@ -237,7 +241,7 @@ def test_of_two_that_write_the_same_at_the_same_moment_one_has_written_it(world,
 def long_log(world):
     for _ in range(3):
         world.promote(world.candidate())
-    assert promotion.verify(world.store, "animals") == []
+    assert verify(world.store, "animals") == []
     return world
 
 
@@ -245,39 +249,39 @@ def long_log(world):
 def test_an_altered_entry_breaks_the_chain(long_log, sequence):
     key = promotion.entry_key("animals", sequence)
     long_log.store.put(key, long_log.store.get(key).replace(b'"author": "mel"', b'"author": "mal"'))
-    problems = promotion.verify(long_log.store, "animals")
+    problems = verify(long_log.store, "animals")
     assert any(promotion.entry_key("animals", sequence + 1) in problem for problem in problems)
 
 
 def test_a_removed_entry_is_found(long_log):
     long_log.store.delete(promotion.entry_key("animals", 2))
-    assert promotion.verify(long_log.store, "animals")
+    assert verify(long_log.store, "animals")
 
 
 def test_an_unreadable_entry_is_found(long_log):
     long_log.store.put(promotion.entry_key("animals", 3), b"{torn")
-    assert any("cannot be read" in problem for problem in promotion.verify(long_log.store, "animals"))
+    assert any("cannot be read" in problem for problem in verify(long_log.store, "animals"))
 
 
 def test_a_lost_scorecard_is_found(long_log):
     entry = head(long_log)
     long_log.store.delete(f"scorecards/{entry.scorecard}/scorecard.json")
-    assert any("missing or altered" in problem for problem in promotion.verify(long_log.store, "animals"))
+    assert any("missing or altered" in problem for problem in verify(long_log.store, "animals"))
 
 
 def test_alias_follows_the_log_once(world, monkeypatch):
     calls = []
     monkeypatch.setattr(tracking, "set_alias", lambda *arguments: calls.append(arguments))
-    assert not promotion.mirror(world.store, world.settings, "animals"), "there is no champion to point at"
+    assert not mirror(world.store, world.settings, "animals"), "there is no champion to point at"
     world.promote(world.candidate())
     world.promote(world.candidate())
-    assert promotion.mirror(world.store, world.settings, "animals")
-    assert not promotion.mirror(world.store, world.settings, "animals")
+    assert mirror(world.store, world.settings, "animals")
+    assert not mirror(world.store, world.settings, "animals")
     assert calls == [(world.settings, "animals", "2", "champion")]
     # Behind the note's back, the newest entry is exchanged: the chain alone could not tell.
     key = promotion.entry_key("animals", 2)
     world.store.put(key, world.store.get(key).replace(b'"reason": ""', b'"reason": "!"'))
-    assert any("not the one the alias was set from" in problem for problem in promotion.verify(world.store, "animals"))
+    assert any("not the one the alias was set from" in problem for problem in verify(world.store, "animals"))
 
 
 def test_alias_is_set_again_when_the_champion_changed_meanwhile(world, monkeypatch):
@@ -290,7 +294,7 @@ def test_alias_is_set_again_when_the_champion_changed_meanwhile(world, monkeypat
 
     monkeypatch.setattr(tracking, "set_alias", slow)
     world.promote(world.candidate())
-    promotion.mirror(world.store, world.settings, "animals")
+    mirror(world.store, world.settings, "animals")
     assert calls == ["1", "2"]
 
 
@@ -302,7 +306,7 @@ def test_history_is_newest_first_and_marks_the_champion(long_log):
 def test_an_entry_of_a_newer_slipway_is_refused_in_one_line(world):
     world.promote(world.candidate())
     key = promotion.entry_key("animals", 1)
-    body = json.loads(world.store.get(key)) | {"format": promotion.FORMAT + 1}
+    body = json.loads(world.store.get(key)) | {"format": promotion_log.FORMAT + 1}
     world.store.put(key, json.dumps(body).encode())
     with pytest.raises(WrongInput, match="newer"):
         promotion.champion(world.store, "animals")
@@ -312,14 +316,14 @@ def test_an_entry_of_a_newer_slipway_is_refused_in_one_line(world):
     ("section", "message"),
     [
         ({"policy": "automatc"}, "did you mean 'automatic'"),
-        ({"policy": "approvals"}, "is not in this version"),
+        ({"policy": "approvals"}, "reviewers"),
         ({"polcy": "automatic"}, "did you mean 'policy'"),
         ({"policy": ["automatic"]}, "unknown"),
     ],
 )
 def test_a_wrong_policy_gets_one_line(section, message):
     with pytest.raises(WrongInput, match=message):
-        promotion.parse_policy(section, "experiment animals")
+        parse_policy(section, "experiment animals")
 
 
 def test_asking_who_is_champion_imports_nothing_heavy(world):
