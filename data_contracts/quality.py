@@ -43,10 +43,7 @@ def check_rule(rule: dict[str, Any], where: str) -> dict[str, Any] | None:
         if metric == "invalidValues" and not arguments:
             raise WrongInput(f"{where}: invalidValues needs arguments: validValues (a list) or pattern")
         if "pattern" in arguments:
-            try:
-                re.compile(arguments["pattern"])
-            except (re.error, TypeError) as error:
-                raise WrongInput(f"{where}: arguments.pattern is not a regular expression ({error})") from None
+            _check_pattern(arguments["pattern"], f"{where}: arguments.pattern")
         unit = rule.get("unit", "rows")
         if unit not in UNITS:
             raise WrongInput(f"{where}: unit '{unit}' is unknown; {choices(unit, UNITS)}")
@@ -87,6 +84,14 @@ def _check_expectation(body: dict[str, Any], rule: dict[str, Any], where: str, s
         if key in ("condition_parser", "result_format"):
             reason = "decided by Slipway" if key == "result_format" else "for text that would be run as code"
             raise WrongInput(f"{where}: kwargs.{key} is not taken ({reason}); leave it out")
+    patterns = kwargs.get("regex_list", [])
+    for pattern in [*(patterns if isinstance(patterns, list) else [patterns]), kwargs.get("regex", "")]:
+        _check_pattern(pattern, f"{where}: kwargs.{'regex' if 'regex' in kwargs else 'regex_list'}")
+    if _holds_pattern(kwargs.get("json_schema")):
+        raise WrongInput(
+            f"{where}: kwargs.json_schema holds a pattern, which would run without a time limit; "
+            "give the column a logicalTypeOptions.pattern or expect_column_values_to_match_regex"
+        )
     condition = kwargs.get("row_condition")
     if condition is not None:
         check_condition(condition, f"{where}: kwargs.row_condition")
@@ -98,6 +103,21 @@ def _check_expectation(body: dict[str, Any], rule: dict[str, Any], where: str, s
         "severity": severity,
         "name": rule.get("name") or kind,
     }
+
+
+def _check_pattern(pattern: Any, where: str) -> None:
+    try:
+        re.compile(pattern)
+    except (re.error, TypeError, OverflowError, RecursionError) as error:
+        raise WrongInput(f"{where} is not a regular expression ({error})") from None
+
+
+def _holds_pattern(schema: Any) -> bool:
+    if isinstance(schema, list):
+        return any(_holds_pattern(part) for part in schema)
+    if not isinstance(schema, dict):
+        return False
+    return any(key in ("pattern", "patternProperties") or _holds_pattern(part) for key, part in schema.items())
 
 
 def expectations() -> list[str]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_contracts.conditions import columns_of, rows_meeting
 from data_contracts.lists import MEASURES, is_list
+from data_contracts.patterns import SECONDS, TooSlow, check_time
 from data_contracts.row_sample import hidden, personal_columns
 from infra.digests import canonical
 from infra.errors import SlipwayError, WrongInput, choices
@@ -242,6 +243,7 @@ def validate(table: "pa.Table", contract: "Contract") -> Findings:
     if not rules:
         findings.report = {"format": FORMAT, "success": True, "results": [], "statistics": {}, "meta": {}}
         return findings
+    _check_patterns(rules, table, contract)
     results, version = _run(rules, table, columns_of_rules(contract), contract)
     for rule, result in zip(rules, results, strict=True):
         result["success"] = _judge(rule, result, table, findings, contract)
@@ -265,6 +267,27 @@ def validate(table: "pa.Table", contract: "Contract") -> Findings:
         "meta": {"great_expectations_version": version, "rows": table.num_rows},
     }
     return findings
+
+
+def _check_patterns(rules: list[Rule], table: "pa.Table", contract: "Contract") -> None:
+    """Raises WrongInput for a pattern that is too slow on the column it judges."""
+    searched = [
+        (rule, pattern)
+        for rule in rules
+        for pattern in [rule.kwargs.get("regex"), *rule.kwargs.get("regex_list", ())]
+        if pattern is not None and not is_list(table.schema.field(rule.kwargs["column"]).type)
+    ]
+    try:
+        check_time([(pattern, table.column(rule.kwargs["column"])) for rule, pattern in searched])
+    except TooSlow as slow:
+        rule, pattern = searched[slow.place]
+        value = repr(slow.value[:40])
+        if rule.kwargs["column"] in personal_columns(contract):
+            value = hidden(slow.value, contract)
+        raise WrongInput(
+            f"contract {contract.path}: {rule.key}: pattern {pattern!r} takes too long (more than {SECONDS:g} s on "
+            f"{value}, {len(slow.value):,} characters); write it without a repeat inside a repeat"
+        ) from None
 
 
 def _run(
