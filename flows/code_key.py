@@ -15,7 +15,17 @@ from infra.digests import digest_bytes
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("flows", "training", "data_contracts")
-NOT_CODE = frozenset({"training.launch", "training.projection", "training.run_log", "training.experiment"})
+NOT_CODE = frozenset(
+    {
+        "training.energy",
+        "training.experiment",
+        "training.feed",
+        "training.launch",
+        "training.projection",
+        "training.recorder",
+        "training.run_log",
+    }
+)
 """Progress, tracking and validation of settings: what they pass on is in the step's other ingredients."""
 
 

@@ -8,10 +8,10 @@ from infra.errors import WrongInput
 from infra.settings import Settings
 
 
-def connect(settings: Settings, workers: int) -> None:
+def connect(settings: Settings, workers: int, gpus_per_worker: float = 0) -> None:
     """Make sure this process is connected to a cluster with room for `workers` training workers.
 
-    Raises WrongInput when the cluster cannot be reached or never has that many CPUs.
+    Raises WrongInput when the cluster cannot be reached or never has that many CPUs or GPUs.
     """
     import ray
 
@@ -37,12 +37,29 @@ def connect(settings: Settings, workers: int) -> None:
             os.chdir(here)
         for name in ("ray", "ray.train", "ray.tune", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
-    have = ray.cluster_resources().get("CPU", 0)
-    if have < workers * settings.cpus_per_worker:
-        raise WrongInput(
-            f"scaling.workers: {workers} workers of {settings.cpus_per_worker:g} CPU do not fit the cluster's "
-            f"{have:g}; lower scaling.workers or add nodes"
-        )
+    have = ray.cluster_resources()
+    for unit, each in (("CPU", settings.cpus_per_worker), ("GPU", gpus_per_worker)):
+        if have.get(unit, 0) < workers * each:
+            fitting = int(have.get(unit, 0) // each)
+            raise WrongInput(
+                f"scaling.workers: {workers} workers of {each:g} {unit} do not fit the cluster's "
+                f"{have.get(unit, 0):g} {unit} on {len(ray.nodes())} node(s), where {fitting} do; lower "
+                "scaling.workers or add nodes"
+            )
+
+
+def address() -> str:
+    """Where other processes join the cluster this one is connected to: a value for SLIPWAY_RAY_ADDRESS."""
+    import ray
+
+    return ray.get_runtime_context().gcs_address
+
+
+def disconnect() -> None:
+    """Leave the cluster; one that `connect` started ends."""
+    import ray
+
+    ray.shutdown()
 
 
 def storage_folder(settings: Settings) -> str:

@@ -8,16 +8,16 @@ wins where the current folder holds a `training/` of its own.
 
 import json
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from infra.digests import digest, digest_file
 from infra.errors import SlipwayError
-from infra.settings import Settings, child_environment
+from infra.settings import Settings
 
 FORMAT = 1
 PACKAGES = ("flows", "training", "data_contracts", "infra")
@@ -50,33 +50,53 @@ def _wrapped(settings: Settings, error: Exception) -> SlipwayError:
     return SlipwayError(f"tracking {settings.mlflow_uri}: {error}")
 
 
-def experiment_id(settings: Settings, name: str) -> str:
+@contextmanager
+def _asking(settings: Settings) -> Iterator[Any]:
+    """The client; whatever keeps it from answering is a SlipwayError."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
-    client = _client(settings)
     try:
-        found = client.get_experiment_by_name(name)
-        return found.experiment_id if found else client.create_experiment(name, settings.artifact_uri)
-    except MlflowException as error:
-        found = client.get_experiment_by_name(name)  # made by another process between the two calls
-        if found:
-            return found.experiment_id
+        yield _client(settings)
+    except (MlflowException, SQLAlchemyError, OSError) as error:  # the errors of `requests` are OSErrors
         raise _wrapped(settings, error) from error
 
 
-def create_run(settings: Settings, experiment: str, name: str, facts: dict[str, Any]) -> str:
-    """A run with parameters, tags and its dataset. facts: {"parameters", "tags", "dataset": {name, digest, ...}}."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+def experiment_id(settings: Settings, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
-    client = _client(settings)
-    try:
-        run = client.create_run(experiment_id(settings, experiment), run_name=name)
-        client.log_batch(
-            run.info.run_id,
-            params=[Param(key, str(value)[:6000]) for key, value in facts["parameters"].items()],
-            tags=[RunTag(key, str(value)[:5000]) for key, value in facts["tags"].items()],
-        )
+    with _asking(settings) as client:
+        found = client.get_experiment_by_name(name)
+        try:
+            return found.experiment_id if found else client.create_experiment(name, settings.artifact_uri)
+        except MlflowException:
+            found = client.get_experiment_by_name(name)  # made by another process between the two calls
+            if not found:
+                raise
+            return found.experiment_id
+
+
+RUN_TAG = "slipway.run"
+"""The tag of an MLflow run that names the run whose log it shows; there from its first moment."""
+
+
+def open_run(settings: Settings, experiment: str, name: str, facts: dict[str, Any]) -> str:
+    """The first MLflow run made for the run of that name, or a new one; with parameters, tags and dataset.
+
+    facts: {"parameters", "tags", "dataset": {name, digest, counts}}.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+    with _asking(settings) as client:
+        place = experiment_id(settings, experiment)
+        found = client.search_runs([place], f"tags.`{RUN_TAG}` = '{name}'", order_by=["attributes.start_time"])
+        if found:
+            run_id = found[0].info.run_id
+        else:
+            tags = {RUN_TAG: name, **{key: str(value)[:5000] for key, value in facts["tags"].items()}}
+            run_id = client.create_run(place, run_name=name, tags=tags).info.run_id
+        # Said again for one that was found: its maker may have died before this. MLflow keeps one of each.
+        client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in facts["parameters"].items()])
         data = facts["dataset"]
         dataset = Dataset(
             name=data["name"],
@@ -85,34 +105,52 @@ def create_run(settings: Settings, experiment: str, name: str, facts: dict[str, 
             source=json.dumps({"ref": f"{data['name']}@{data['digest']}", "store": settings.store_uri}),
             profile=json.dumps(data["counts"]),
         )
-        client.log_inputs(run.info.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
-        return run.info.run_id
-    except MlflowException as error:
-        raise _wrapped(settings, error) from error
+        client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        return run_id
 
 
 def delete_run(settings: Settings, run_id: str) -> None:
-    _client(settings).delete_run(run_id)
+    with _asking(settings) as client:
+        client.delete_run(run_id)
 
 
-def log_points(settings: Settings, run_id: str, points: list[tuple[int, dict[str, float], float]]) -> None:
-    """Metrics with their own times. points: (step, {name: value}, unix seconds). Batches of 1,000, MLflow's limit."""
-    from mlflow.entities import Metric
-    from mlflow.exceptions import MlflowException
+def run_tags(settings: Settings, run_id: str) -> dict[str, str]:
+    with _asking(settings) as client:
+        return dict(client.get_run(run_id).data.tags)
+
+
+def log_points(
+    settings: Settings, run_id: str, points: list[tuple[int, dict[str, float], float]], tags: dict[str, str]
+) -> None:
+    """Metrics with their own times, in batches of 1,000, MLflow's limit; then the tags.
+
+    points: (step, {name: value}, unix seconds).
+    """
+    from mlflow.entities import Metric, RunTag
 
     metrics = [
         Metric(name, value, int(when * 1000), step) for step, values, when in points for name, value in values.items()
     ]
-    client = _client(settings)
-    try:
+    with _asking(settings) as client:
         for begin in range(0, len(metrics), 1000):
             client.log_batch(run_id, metrics=metrics[begin : begin + 1000])
-    except MlflowException as error:
-        raise _wrapped(settings, error) from error
+        client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+
+def metric_history(settings: Settings, experiment: str, name: str, metric: str) -> dict[str, list[tuple[int, float]]]:
+    """MLflow run id -> every (step, value) it holds of a metric, of each run made for the run of that name."""
+    with _asking(settings) as client:
+        runs = client.search_runs([experiment_id(settings, experiment)], f"tags.`{RUN_TAG}` = '{name}'")
+        found = {}
+        for run in runs:
+            history = client.get_metric_history(run.info.run_id, metric)
+            found[run.info.run_id] = sorted((point.step, point.value) for point in history)
+        return found
 
 
 def end_run(settings: Settings, run_id: str, status: str) -> None:
-    _client(settings).set_terminated(run_id, status)
+    with _asking(settings) as client:
+        client.set_terminated(run_id, status)
 
 
 def log_package(
@@ -181,37 +219,6 @@ def package_files(settings: Settings, address: str) -> Path:
 
     _client(settings)
     return Path(mlflow.artifacts.download_artifacts(artifact_uri=address))
-
-
-def ask_package(settings: Settings, address: str, rows: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """What a fresh process, started in an empty folder, answers through `mlflow.pyfunc.load_model`; before these rows
-    it has to answer the package's own input example.
-
-    The child imports Slipway's code from the package alone. Raises SlipwayError with the child's last words.
-    """
-    script = (
-        "import json, sys, mlflow, pandas\n"
-        "job = json.load(sys.stdin)\n"
-        "mlflow.set_tracking_uri(job['tracking'])\n"
-        "model = mlflow.pyfunc.load_model(job['address'])\n"
-        "model.predict(model.input_example)\n"
-        "print(json.dumps(model.predict(pandas.DataFrame(job['rows'])).to_dict('records')))\n"
-    )
-    job = {"tracking": settings.mlflow_uri, "address": address, "rows": rows}
-    with tempfile.TemporaryDirectory(prefix="slipway-empty-") as empty:
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            input=json.dumps(job),
-            capture_output=True,
-            text=True,
-            cwd=empty,
-            env=child_environment(),
-            timeout=600,
-        )
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        raise SlipwayError(f"package {address}: does not load or answer in a fresh process ({last[0]})")
-    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def probe(settings: Settings) -> str:

@@ -20,7 +20,7 @@ class Strict(BaseModel):
 
 
 class Budget(Strict):
-    """What a run may take, all its attempts together; used up, it stops after a checkpoint and can be taken up again."""
+    """What a run may take, all its attempts together. Used up, it stops after a checkpoint; raised, it goes on."""
 
     hours: float | None = Field(None, gt=0)
     kwh: float | None = Field(None, gt=0)

@@ -128,7 +128,7 @@ def _attempts(
         ended.set()
         watcher.join()
     state = patiently(lambda: read_state(log), progress.say)
-    if state.attempt_entry.get("driver") != driver:
+    if state.attempt_entry and state.attempt_entry.get("driver") != driver:
         by = state.attempt_entry
         raise Overtaken(
             f"run {log.run}: was taken over by attempt {by['attempt']} on {by['host']} (process {by['pid']}), which "

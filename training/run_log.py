@@ -126,8 +126,11 @@ class RunState:
     accepted: list[dict[str, Any]] = field(default_factory=list)
     sequence: int = 0
     """The newest entry read."""
+    reported: int = 0
+    """The newest step whose points count. A step counts once: a writer that lost the answer to its entry sends the
+    points again."""
     furthest: int = 0
-    """The highest step that any attempt reported, whether it counts or not."""
+    """The highest step that any attempt reported, be it replayed since."""
 
     @property
     def step(self) -> int:
@@ -153,7 +156,7 @@ class RunState:
         elif kind == "accepted":
             self.accepted.append(entry)
         elif kind == "attempt":
-            resumed = entry["from_step"]
+            self.reported = resumed = entry["from_step"]
             self.attempt, self.attempt_entry, self.status, self.ending = entry["attempt"], entry, "running", {}
             self.points = [point for point in self.points if point[0] <= resumed]
             self.checkpoints = [one for one in self.checkpoints if one["step"] <= resumed]
@@ -163,9 +166,10 @@ class RunState:
             self.checkpoints.append(entry)
         elif kind in ENDINGS:
             self.status, self.ending = kind, entry
-        points = [(step, values, when) for step, values, when in entry.get("points", ())]
+        points = [(step, values, when) for step, values, when in entry.get("points", ()) if step > self.reported]
         self.points += points
-        self.furthest = max([self.furthest, *(step for step, _, _ in points)])
+        self.reported = max([self.reported, *(step for step, _, _ in points)])
+        self.furthest = max(self.furthest, self.reported)
         return points
 
     def position(self) -> dict[str, Any]:
@@ -175,6 +179,7 @@ class RunState:
             "checkpoints": [one["sequence"] for one in self.checkpoints[-CHECKPOINTS_KNOWN:]],
             "accepted": [one["sequence"] for one in self.accepted],
             "mlflow_run": self.mlflow_run,
+            "reported": self.reported,
             "furthest": self.furthest,
         }
 
@@ -200,17 +205,30 @@ def read_tail(log: RunLog) -> RunState:
         starts = entry["kind"] == "checkpoint" and "before" in entry
         if starts and begun.issuperset(range(entry["attempt"] + 1, newest_attempt + 1)):
             break
-    state = RunState(log.run)
-    if tail and tail[-1]["sequence"] > 1:
-        before = tail[-1]["before"]
-        state.first = log.read(1)
-        state.attempt_entry = log.read(before["attempt_sequence"])
-        state.attempt, state.status = tail[-1]["attempt"], "running"
-        state.checkpoints = [log.read(sequence) for sequence in before["checkpoints"]]
-        state.accepted = [log.read(sequence) for sequence in before["accepted"]]
-        state.mlflow_run, state.furthest = before["mlflow_run"], before["furthest"]
+    from_checkpoint = bool(tail) and tail[-1]["sequence"] > 1
+    state = state_at(log, tail[-1]) if from_checkpoint else RunState(log.run)
     for entry in reversed(tail):
-        state.apply(entry)
+        if entry["sequence"] > state.sequence:
+            state.apply(entry)
+    return state
+
+
+def state_at(log: RunLog, checkpoint: dict[str, Any]) -> RunState:
+    """What the log said when it ended with this entry; of the points, those in the entry itself."""
+    before = checkpoint["before"]
+    state = RunState(
+        log.run,
+        first=log.read(1),
+        attempt=checkpoint["attempt"],
+        attempt_entry=log.read(before["attempt_sequence"]),
+        status="running",
+        checkpoints=[log.read(sequence) for sequence in before["checkpoints"]],
+        accepted=[log.read(sequence) for sequence in before["accepted"]],
+        mlflow_run=before["mlflow_run"],
+        reported=before["reported"],
+        furthest=before["furthest"],
+    )
+    state.apply(checkpoint)
     return state
 
 

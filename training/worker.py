@@ -3,91 +3,120 @@
 Rank 0 alone writes to the run log, under the number of its attempt.
 """
 
-import math
-import os
-import socket
 import tempfile
-import threading
 import time
-from contextlib import nullcontext
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from infra import artifacts
-from infra.errors import SlipwayError
+from infra.errors import SlipwayError, WrongInput
 from infra.store import Store, open_store
-from training.experiment import Training, validate_experiment
+from training.experiment import Experiment, validate_experiment
+from training.patience import patiently
 from training.recipe import load_recipe
-from training.run_log import RunLog, read_state
+from training.run_log import AttemptLog, Overtaken, RunLog, begin_attempt, read_tail
 
-METRICS_EVERY_S = 10.0
-METRICS_EVERY_STEPS = 1000
+PEER_FAILURE_S = 10.0
+"""How long a worker that lost the others looks for what one of them may have had to say."""
 
 
 def work(config: dict[str, Any]) -> None:
     """The function Ray Train runs in every worker. config: see `training.launch.Request.for_worker`."""
     import ray.train
     import ray.train.torch
-    import torch.distributed as dist
 
-    from training import loop
+    from training.sharding import World
 
     context = ray.train.get_context()
     sharding = config["experiment"]["scaling"]["sharding"]
-    world = loop.World(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device(), sharding)
-    store = open_store(config["store"])
-    log = RunLog(store, config["run"])
+    world = World(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device(), sharding)
+    work_in(config, world, node=context.get_node_rank() if context.get_local_rank() == 0 else None)
+
+
+def work_in(config: dict[str, Any], world: Any, node: int | None = None) -> None:
+    """`work` in any process group. node: this machine's number, on the one worker that measures its energy."""
+    import torch.distributed as dist
+
+    log = RunLog(open_store(config["store"]), config["run"])
+    experiment = validate_experiment(config["experiment"], "experiment")
     try:
-        _train(config, world, store, log)
-    except (SlipwayError, loop.Diverged, MemoryError) as error:
-        # The user's to mend: trying again would end the same way, so the worker ends well and the log tells.
-        code = getattr(error, "exit_code", 1)
-        log.append("failed", read_state(log).attempt, message=str(error), exit_code=code)
+        _train(config, experiment, world, log, node)
+    except Overtaken:
+        return  # the driver reads in the log who has the run now, and says so
+    except Exception as error:
+        # Where it is the user's to mend, trying again would end the same way: the worker ends well and the log tells.
+        # Nobody waits for this worker any more, so its connections have to go.
+        said = _said_of(error, experiment, world.size)
+        if said is None and not _a_peer_failed(log, config):
+            raise
+        if said is not None:
+            _record_failure(log, config["driver"], said)
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        return
     if world.size > 1 and dist.is_initialized():
         dist.barrier()  # a worker that leaves while another still sends makes that one abort
 
 
-def _train(config: dict[str, Any], world: Any, store: Store, log: RunLog) -> None:
+def _train(config: dict[str, Any], experiment: Experiment, world: Any, log: RunLog, node: int | None) -> None:
     from training import checkpoint, loop
+    from training.energy import NodeEnergy, spent
+    from training.feed import Feed, Ledger
+    from training.recorder import Recorder
     from training.sharding import whole as gather
 
-    experiment = validate_experiment(config["experiment"], "experiment")
-    module = load_recipe(experiment.recipe)
+    store, training = log.store, experiment.training
     sources = {role: _source_folder(store, source) for role, source in config["sources"].items()}
-    recipe = module.Recipe(experiment.recipe_settings, sources)
-    prepared = artifacts.load(store, "prepared", config["prepared"])
-    recipe.open(artifacts.fetch(store, prepared))
-    num_steps = experiment.training.num_steps(recipe.num_samples("train"))
+    recipe = load_recipe(experiment.recipe).Recipe(experiment.recipe_settings, sources)
+    recipe.open(artifacts.fetch(store, artifacts.load(store, "prepared", config["prepared"])))
+    num_steps = training.num_steps(recipe.num_samples("train"))
 
-    begin = [_begin_attempt(store, log, world.size) if world.rank == 0 else None]
+    writer: AttemptLog | None = None
+    begun: list[Any] = [None]
+    if world.rank == 0:
+        writer, entry = _begin_attempt(log, config, world.size)
+        begun = [(writer.attempt, entry)]
     if world.size > 1:
         import torch.distributed as dist
 
-        dist.broadcast_object_list(begin, src=0)
-    attempt, entry = begin[0]  # type: ignore[misc]
+        dist.broadcast_object_list(begun, src=0)
+    attempt, entry = begun[0]
+    first = entry["step"] if entry else 0
 
-    def restore(state: Any) -> int:
-        observer.saved_step = checkpoint.load_checkpoint(store, entry, state) if entry else 0
-        return observer.saved_step
-
-    observer = Recorder(store, log, attempt, num_steps, experiment.training, world)
-    with observer if world.rank == 0 else nullcontext():
-        task, whole = loop.train(recipe, experiment.training, world, observer, restore)
+    feed: Any = Feed(recipe)
+    if config["ledger"]:
+        feed.ledger = Ledger(config["ledger"], log.run, attempt, world.rank, world.size, training.batch_size, first)
+    energy = None if node is None else NodeEnergy(store, log.run, attempt, node, config["country"])
+    with Recorder(log, attempt, world, training, num_steps, first, writer=writer, feed=feed, energy=energy) as recorder:
+        task, whole = loop.train(
+            feed,
+            training,
+            world,
+            recorder,
+            lambda state: checkpoint.load_checkpoint(store, entry, state) if entry else 0,
+        )
+        if recorder.overtaken:
+            raise recorder.overtaken
         final = {}
         if whole and recipe.num_samples("test"):
-            final = loop.validate(recipe, task, "test", experiment.training, world)
+            final = loop.validate(recipe, task, "test", training, world)
         task = gather(task, recipe.build, world) if whole else task
-    if world.rank == 0:
-        observer.flush()
+        if world.rank != 0:
+            return
         if not whole:
-            log.append("stopped", attempt)
+            recorder.end("stopped", reason=recorder.stop_reason)
             return
         with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
             files = recipe.save(task, Path(scratch))
-            model = artifacts.commit_folder(store, "models", Path(scratch), {"files": asdict(files)})
-        parameters = sum(value.numel() for value in task.parameters())
-        log.append("finished", attempt, model=model.digest, test=final, parameters=parameters, steps=num_steps)
+            model = patiently(
+                lambda: artifacts.commit_folder(store, "models", Path(scratch), {"files": asdict(files)}), recorder.say
+            )
+        facts = {"test": final, "parameters": sum(value.numel() for value in task.parameters()), "steps": num_steps}
+        if energy:
+            energy.__exit__()  # what it counted last belongs to the run's figure
+        recorder.end("finished", model=model.digest, **facts, **patiently(lambda: spent(store, log.run), recorder.say))
 
 
 def _source_folder(store: Store, source: dict[str, str]) -> Path:
@@ -96,100 +125,67 @@ def _source_folder(store: Store, source: dict[str, str]) -> Path:
     return artifacts.fetch(store, artifacts.load(store, "models", source["digest"]))
 
 
-def _begin_attempt(store: Store, log: RunLog, workers: int) -> tuple[int, dict[str, Any] | None]:
+def _begin_attempt(log: RunLog, config: dict[str, Any], workers: int) -> tuple[AttemptLog, dict[str, Any] | None]:
+    """This attempt's writer, and the entry of the checkpoint it goes on from. Raises Overtaken."""
     from training.checkpoint import newest_whole
 
-    state = read_state(log)
-    entry, skipped = newest_whole(store, state.checkpoints)
-    begun = log.append(
-        "attempt",
-        state.attempt + 1,
-        host=socket.gethostname(),
-        pid=os.getpid(),
+    state = read_tail(log)
+    entry, skipped = newest_whole(log.store, state.checkpoints)
+    writer = begin_attempt(
+        log,
+        state,
+        config["over"],
+        config["driver"],
         workers=workers,
         from_step=entry["step"] if entry else 0,
         checkpoint=entry and {key: entry[key] for key in ("step", "place", "digest")},
         skipped=skipped,
     )
-    return begun["attempt"], entry
+    return writer, entry
 
 
-class Recorder:
-    """A worker's observer: its part of each checkpoint into the store; on rank 0 also metrics and checkpoint entries
-    into the run log, and a heartbeat beside them."""
+def less_memory(experiment: Experiment, workers: int) -> str:
+    """Which settings to lower, with their values."""
+    training = experiment.training
+    share = -(-training.batch_size // workers)
+    advice = [f"training.micro_batch_size (now {min(training.micro_batch_size or share, share)} samples at once)"]
+    if "max_length" in experiment.settings:
+        advice.append(f"settings.max_length (now {experiment.settings['max_length']})")
+    more = "" if experiment.scaling.sharding == "fsdp" else "; scaling.sharding: fsdp shares the model between workers"
+    return f"lower {' or '.join(advice)}{more}"
 
-    def __init__(self, store: Store, log: RunLog, attempt: int, num_steps: int, training: Training, world: Any):
-        from training.checkpoint import Checkpoints
 
-        self.store, self.log, self.attempt, self.num_steps = store, log, attempt, num_steps
-        self.training, self.rank = training, world.rank
-        self.checkpoints = Checkpoints(
-            store, log.run, attempt, world, keep=training.keep_checkpoints, record=self._record_checkpoint
-        )
-        self.points: list[tuple[int, dict[str, float], float]] = []
-        self.flushing = threading.Lock()
-        self.flushed = self.saved = time.monotonic()
-        self.saved_step = 0
-        self.progress: dict[str, Any] = {"step": 0, "num_steps": num_steps}
-        self.ended = threading.Event()
-        self.stop_asked = False
-        # Progress shows in the terminal through this object, so on disk it is fresh; on S3 each put costs.
-        self.beat_every_s = 1.0 if store.uri.startswith("file:") else 5.0
-        self.beater = threading.Thread(target=self._beat, daemon=True)
+def _said_of(error: Exception, experiment: Experiment, workers: int) -> SlipwayError | None:
+    """What a user is told of it; None for what may go better the next time."""
+    import torch
 
-    def __enter__(self) -> "Recorder":
-        self.beater.start()
-        return self
+    from training.loop import Diverged
 
-    def __exit__(self, *_: object) -> None:
-        self.ended.set()
-        self.beater.join()
+    if isinstance(error, SlipwayError):
+        return error
+    if isinstance(error, Diverged):
+        return SlipwayError(str(error))
+    full = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return WrongInput(f"a worker ran out of memory; {less_memory(experiment, workers)}") if full else None
 
-    def _beat(self) -> None:
-        stop_key = f"runs/{self.log.run}/attempts/{self.attempt}/stop"
-        while True:
-            try:
-                facts = {**self.progress, "host": socket.gethostname(), "pid": os.getpid()}
-                self.log.beat(self.attempt, **facts)
-                self.stop_asked = self.stop_asked or self.store.exists(stop_key)
-            except SlipwayError:
-                pass  # the store may be away for minutes; training goes on and the next beat tries again
-            if self.ended.wait(self.beat_every_s):
-                return
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        self.points.append((step, {name: float(f"{value:.9g}") for name, value in values.items()}, time.time()))
-        loss = next((value for name, value in values.items() if name.endswith("loss")), 0.0)
-        self.progress = {"step": step, "num_steps": self.num_steps, "loss": loss}
-        if len(self.points) >= METRICS_EVERY_STEPS or time.monotonic() - self.flushed >= METRICS_EVERY_S:
-            self.flush()
+def _record_failure(log: RunLog, driver: str, said: SlipwayError) -> None:
+    """Whichever worker fails first says so; where the store is away, the driver finds that out by itself."""
+    with suppress(SlipwayError):
+        state = read_tail(log)
+        if state.attempt_entry.get("driver") == driver and state.status == "running":
+            writer = AttemptLog(log, state, state.attempt)
+            writer.append("failed", message=str(said), exit_code=said.exit_code)
 
-    def flush(self) -> None:
-        with self.flushing:
-            if self.points:
-                points = list(self.points)  # the loop may add more meanwhile
-                self.log.append("metrics", self.attempt, points=points)
-                del self.points[: len(points)]
-            self.flushed = time.monotonic()
 
-    def wishes(self, step: int) -> tuple[bool, bool]:
-        by_time = time.monotonic() - self.saved >= self.training.checkpoint_every_s
-        by_steps = step - self.saved_step >= (self.training.checkpoint_every_steps or math.inf)
-        return (by_time or by_steps) and not self.checkpoints.busy, self.stop_asked
-
-    def save(self, step: int, state: Any) -> None:
-        self.checkpoints.save(step, state)
-        self.saved, self.saved_step = time.monotonic(), step
-
-    def _record_checkpoint(self, facts: dict[str, Any]) -> dict[str, Any]:
-        self.flush()  # a checkpoint entry promises that the metrics up to its step are in the log before it
-        return self.log.append("checkpoint", self.attempt, **facts)
-
-    def written(self) -> tuple[int, int]:
-        return self.checkpoints.written()
-
-    def heard(self, whole: int, failed: int) -> None:
-        self.checkpoints.heard(whole, failed)
-
-    def wait(self) -> None:
-        self.checkpoints.wait()
+def _a_peer_failed(log: RunLog, config: dict[str, Any]) -> bool:
+    """Whether the log has the reason why the others are gone: one of them failed, or the run was taken over."""
+    deadline = time.monotonic() + PEER_FAILURE_S
+    while time.monotonic() < deadline:
+        with suppress(SlipwayError):
+            state = read_tail(log)
+            ours = state.attempt_entry.get("driver") == config["driver"]
+            if (ours and state.status == "failed") or (not ours and state.attempt > config["over"]):
+                return True
+        time.sleep(0.5)
+    return False

@@ -217,12 +217,12 @@ def test_a_run_says_how_it_ended(tmp_path: Path) -> None:
     assert (state.status, state.ending["model"]) == ("finished", "m")
 
 
-def test_curves_are_in_order_of_steps(tmp_path: Path) -> None:
+def test_a_step_counts_once_though_its_points_are_sent_again(tmp_path: Path) -> None:
     log = _log(tmp_path)
     _begin(log, 1)
-    log.append("metrics", 1, points=[[3, {"loss": 0.3}, 0.0]])
-    log.append("metrics", 1, points=[[1, {"loss": 0.1, "accuracy": 0.5}, 0.0]])
-    assert read_state(log).curves() == {"loss": [(1, 0.1), (3, 0.3)], "accuracy": [(1, 0.5)]}
+    log.append("metrics", 1, points=[[1, {"loss": 0.1, "accuracy": 0.5}, 0.0], [3, {"loss": 0.3}, 0.0]])
+    log.append("metrics", 1, points=[[3, {"loss": 0.3}, 0.0], [4, {"loss": 0.4}, 0.0]])
+    assert read_state(log).curves() == {"loss": [(1, 0.1), (3, 0.3), (4, 0.4)], "accuracy": [(1, 0.5)]}
 
 
 def _write(folder: str, writer: int) -> None:
