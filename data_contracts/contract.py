@@ -95,6 +95,8 @@ class Contract:
     split: Split
     server: dict[str, Any]
     """The server section that says where the data is, its customProperties folded in."""
+    servers: tuple[dict[str, Any], ...]
+    """All of them; `server` is the first, until an address asks for another."""
     nulls: tuple[str, ...]
     duplicates: dict[str, Any] | None
     quarantine_limit: float

@@ -88,6 +88,7 @@ class Reader:
         self.check_columns("slipway.inputs", inputs)
         if label in inputs:
             raise self.wrong("slipway.inputs", f"holds the label '{label}'; a model that sees it learns nothing else")
+        servers = self.servers()
         return Contract(
             name=name,
             document=self.document,
@@ -96,7 +97,8 @@ class Reader:
             inputs=tuple(inputs),
             label=label,
             split=split,
-            server=self.server(),
+            server=servers[0],
+            servers=servers,
             nulls=tuple(self.texts("slipway.null", settings.get("slipway.null", [""]))),
             duplicates=self.duplicates(settings.get("slipway.duplicates")),
             quarantine_limit=self.quarantine(settings.get("slipway.quarantine", {})),
@@ -357,15 +359,17 @@ class Reader:
             raise self.wrong(f"{where}.test", f"'{own['test']}' is unknown; {choices(str(own['test']), tests)}")
         return {**own, "effect": self.share(f"{where}.effect", own["effect"])} if "effect" in own else own
 
-    def server(self) -> dict[str, Any]:
-        servers = self.document.get("servers") or []
-        if not servers:
+    def servers(self) -> tuple[dict[str, Any], ...]:
+        sections = self.document.get("servers") or []
+        if not sections:
             raise self.wrong(
                 "servers", "is missing; say where the data is: {server: files, type: local, path: ..., format: csv}"
             )
-        section = servers[0]
+        return tuple(self.server(section, f"servers[{number}]") for number, section in enumerate(sections))
+
+    def server(self, section: dict[str, Any], where: str) -> dict[str, Any]:
         if section["type"] not in ("local", "s3", "custom"):
-            raise self.wrong("servers[0].type", f"'{section['type']}' has no source; there is: local, s3, custom")
+            raise self.wrong(f"{where}.type", f"'{section['type']}' has no source; there is: local, s3, custom")
         server = {key: value for key, value in section.items() if key != "customProperties"}
         for entry in section.get("customProperties") or []:
             key = entry["property"]
@@ -374,10 +378,8 @@ class Reader:
         if section["type"] in ("local", "s3"):
             server.setdefault("source", "files" if section["type"] == "local" else "s3")
         if not isinstance(server.get("source"), str):
-            raise self.wrong(
-                "servers[0]", "a custom server needs the custom property slipway.source; see `slipway sources`"
-            )
-        check_server(server, f"{self.where}: servers[0]")
+            raise self.wrong(where, "a custom server needs the custom property slipway.source; see `slipway sources`")
+        check_server(server, f"{self.where}: {where}")
         return server
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_contracts import sequence
 from data_contracts.contract import NAME, Contract, parse_contract
-from data_contracts.source import load_source
+from data_contracts.source import at, load_source
 from data_contracts.splits import SPLITS
 from infra.artifacts import check_format
 from infra.digests import digest, digest_file
@@ -149,7 +149,7 @@ def moved(store: Store, contract: Contract, source_uri: str | None, cache: Path 
     version = _load(store, contract.name, entry["digest"])
     if version.contract_digest != contract.digest:
         return f"contract {contract.path} changed"
-    own = "the contract's own"
+    contract, own = at(contract, source_uri), "the contract's own"
     if entry["source"] != _address(source_uri):
         return f"source is {source_uri or own}, was {entry['source'] or own}"
     if entry.get("corrections", 0) != num_corrections(store, contract.name):
@@ -262,7 +262,7 @@ def register(
     if not NAME.fullmatch(tag):
         raise WrongInput(f"tag '{tag}': cannot name a version; use letters, digits, '-' and '_'")
     retention_days(contract)  # what is wrong with it is said before an hour of reading
-    cache = cache or _cache()
+    cache, contract = cache or _cache(), at(contract, source_uri)
     source = load_source(contract.source)
     fingerprint = source.fingerprint(contract, source_uri, cache)
     corrections = corrections or in_force(store, contract.name)
@@ -337,7 +337,7 @@ def validate_source(
     from data_contracts.draft import Draft
 
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
-        draft = Draft(contract, source_uri, cache or _cache(), Path(folder), progress)
+        draft = Draft(at(contract, source_uri), source_uri, cache or _cache(), Path(folder), progress)
         shown = [
             {"row_id": row.row_id, "reason": row.reason, "file": row.file, "row": row.row}
             for row in draft.intake.quarantined[:100]

@@ -14,7 +14,7 @@ that cannot be opened as what it claims to be is a WrongInput.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -64,6 +64,18 @@ def load_source(name: str) -> Source:
     if name not in sources():
         raise WrongInput(f"source '{name}': is unknown; {choices(name, sources())}")
     return cast(Source, import_module(f"data_contracts.sources.{name}"))
+
+
+HUB = "hf://"
+"""How an address of the hub begins, whatever source the contract's first server is read by."""
+
+
+def at(contract: "Contract", uri: str | None) -> "Contract":
+    """The contract with the server that reads an address: its own server of the hub for hf://, else the first."""
+    if uri is None or not uri.startswith(HUB):
+        return contract
+    hub = next((server for server in contract.servers if server["source"] == "hub"), {"source": "hub"})
+    return replace(contract, server=hub)
 
 
 def check_server(server: dict[str, Any], where: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from data_contracts import registry
 from data_contracts.contract import Contract, load_contract, shipped
-from data_contracts.source import load_source
+from data_contracts.source import at, load_source
 from flows.code_key import code_of
 from flows.steps import Outputs, Step, libraries, record
 from infra.errors import WrongInput, choices
@@ -64,14 +64,15 @@ def _step(settings: Settings, found: Origin) -> Step:
     store = settings.object_store
 
     def ingredients(outputs: Outputs) -> dict[str, Any]:
-        source = load_source(found.contract.source)
+        contract = at(found.contract, found.source)
+        source = load_source(contract.source)
         corrections = registry.num_corrections(store, found.contract.name)
         return {
             "contract": found.contract.digest,
-            "source": {"type": found.contract.source, "uri": found.source or ""},
-            "moved": source.fingerprint(found.contract, found.source, settings.folder / "cache"),
+            "source": {"type": contract.source, "uri": found.source or ""},
+            "moved": source.fingerprint(contract, found.source, settings.folder / "cache"),
             **({"corrections": corrections} if corrections else {}),
-            "code": code_of(["data_contracts.registry", f"data_contracts.sources.{found.contract.source}"]),
+            "code": code_of(["data_contracts.registry", f"data_contracts.sources.{contract.source}"]),
             "libraries": libraries("pyarrow", "great_expectations"),
         }
 
