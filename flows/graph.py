@@ -3,6 +3,7 @@
 from flows.evaluate import evaluate_step
 from flows.ingest import register_step
 from flows.promote import gate_step, promote_step
+from flows.resume import Going
 from flows.sources import read_sources
 from flows.steps import Step
 from flows.train import prepare_step, train_step
@@ -21,14 +22,14 @@ def build_graph(
     until: str = "promote",
     read_sources_again: bool = True,
     ablation: bool = False,
-    fresh: bool = False,
+    going: Going = Going(),  # noqa: B008 (frozen)
 ) -> list[Step]:
     """All steps of an experiment, those of the experiments it builds on first.
 
     `read_sources_again`: begin with registering, as `retrain` does; else train on what is registered, as `train` does.
     """
     steps: dict[str, Step] = {}
-    _training(settings, experiment, steps, read_sources_again, fresh, ())
+    _training(settings, experiment, steps, read_sources_again, going, ())
     wanted = KINDS.index(until)
     if wanted >= KINDS.index("evaluate") and experiment.recipe_settings.evaluates:
         name = experiment.name
@@ -37,7 +38,7 @@ def build_graph(
             if not experiment.sources:
                 raise WrongInput(f"experiment {name}: starts from random weights already; there is nothing to ablate")
             start = experiment.model_copy(update={"name": f"{name}-random-start", "sources": {}})
-            _training(settings, start, steps, read_sources_again, fresh, ())
+            _training(settings, start, steps, read_sources_again, Going(), ())
             bare = start.name
         _add(steps, evaluate_step(settings, name, (f"train {bare}",) if bare else (), bare))
         if wanted >= KINDS.index("gate"):
@@ -52,7 +53,7 @@ def _training(
     experiment: Experiment,
     steps: dict[str, Step],
     register: bool,
-    fresh: bool,
+    going: Going,
     above: tuple[str, ...],
 ) -> None:
     if experiment.name in above:
@@ -61,7 +62,7 @@ def _training(
     for source in read_sources(settings, experiment).values():
         if source.experiment:
             base = load_experiment(source.experiment)
-            _training(settings, base, steps, register, False, (*above, experiment.name))
+            _training(settings, base, steps, register, Going(), (*above, experiment.name))
             bases.append(f"train {base.name}")
     needs = tuple(bases)
     if register and "@" not in experiment.dataset:
@@ -69,7 +70,7 @@ def _training(
         _add(steps, step)
         needs = (step.name, *needs)
     _add(steps, prepare_step(settings, experiment, needs))
-    _add(steps, train_step(settings, experiment, needs, fresh))
+    _add(steps, train_step(settings, experiment, needs, going))
 
 
 def _add(steps: dict[str, Step], step: Step) -> None:

@@ -9,6 +9,7 @@ from data_contracts import registry
 from data_contracts.withdrawal import refuse_withdrawn
 from flows import models, promotion, signatures
 from flows.code_key import code_of
+from flows.resume import Going, check_resume
 from flows.sources import read_sources
 from flows.steps import Outputs, Step, libraries
 from infra import artifacts, keys
@@ -65,7 +66,12 @@ def prepare_step(settings: Settings, experiment: Experiment, needs: tuple[str, .
     return Step(kind="prepare", subject=experiment.name, needs=needs, ingredients=ingredients, run=run, damage=damage)
 
 
-def train_step(settings: Settings, experiment: Experiment, needs: tuple[str, ...], fresh: bool = False) -> Step:
+def train_step(
+    settings: Settings,
+    experiment: Experiment,
+    needs: tuple[str, ...],
+    going: Going = Going(),  # noqa: B008 (frozen)
+) -> Step:
     store = settings.object_store
     sources = read_sources(settings, experiment)
     prepared = f"prepare {experiment.name}"
@@ -90,6 +96,7 @@ def train_step(settings: Settings, experiment: Experiment, needs: tuple[str, ...
         request = launch.Request(
             experiment=experiment,
             key=key,
+            ingredients=ingredients(outputs),
             prepared=outputs[prepared]["prepared"],
             sources={role: source.place(outputs) for role, source in sources.items()},
             facts={
@@ -98,9 +105,11 @@ def train_step(settings: Settings, experiment: Experiment, needs: tuple[str, ...
                 "dataset": {"name": version.name, "digest": version.digest, "counts": version.counts},
             },
         )
-        if not launch.find_run(store, experiment.name, key, fresh)[1].first:
+        if going.run:
+            check_resume(store, going, experiment.name, key, request.ingredients)
+        elif not launch.find_run(store, experiment.name, key, going.fresh)[1].first:
             promotion.refuse_unapprovable(store, experiment.name, experiment.promotion, settings)
-        done = launch.train(request, settings, progress, fresh)
+        done = launch.train(request, settings, progress, going.fresh, run=going.run, take_over=going.take_over)
         progress.say("packaging the model")
         model = artifacts.load(store, "models", done.ending["model"])
         if done.first.get("author_key"):

@@ -41,8 +41,22 @@ def plan(experiment: str, overrides: tuple[str, ...], explain: bool, as_json: bo
 @override
 @click.option("--workers", type=click.IntRange(1), help="Number of workers; changes no result.")
 @click.option("--fresh", is_flag=True, help="Train again although there is a finished run.")
+@click.option("--resume", metavar="RUN", default="", help="Go on with this run, refused if it was begun otherwise.")
+@click.option("--accept", type=click.Choice(["code"]), help="With --resume: go on although the code has changed.")
+@click.option("--reason", default="", help="Why that is safe; recorded in the run's log.")
+@click.option("--take-over", is_flag=True, help="Go on with a run although somebody seems to be training it.")
 @as_json
-def train(experiment: str, overrides: tuple[str, ...], workers: int | None, fresh: bool, as_json: bool) -> None:
+def train(
+    experiment: str,
+    overrides: tuple[str, ...],
+    workers: int | None,
+    fresh: bool,
+    resume: str,
+    accept: str | None,
+    reason: str,
+    take_over: bool,
+    as_json: bool,
+) -> None:
     """Train an experiment on its registered dataset, and what it builds on where that is stale.
 
     An interrupted run is taken up again by the same command.
@@ -51,16 +65,23 @@ def train(experiment: str, overrides: tuple[str, ...], workers: int | None, fres
     """
     from flows.config import load_config
     from flows.graph import build_graph
+    from flows.resume import Going
     from flows.retrain import Report
     from flows.steps import decide, execute
     from infra.progress import stage
 
+    if bool(accept) != bool(reason) or (accept and not resume):
+        raise WrongInput("train: --resume RUN, --accept code and --reason TEXT go together; give all three")
+    if fresh and resume:
+        raise WrongInput("train: --fresh begins a run and --resume goes on with one; give one of them")
     scaled = (*overrides, f"scaling.workers={workers}") if workers else overrides
     config = load_config(experiment, scaled)
     settings = workplace(create=True)
     report = Report()
-    for step in build_graph(settings, config, until="train", read_sources_again=False, fresh=fresh):
-        forced = "asked for a fresh run (--fresh)" if fresh and step.name == f"train {config.name}" else ""
+    going = Going(fresh=fresh, run=resume, accepted=reason, take_over=take_over)
+    asked = "asked for a fresh run (--fresh)" if fresh else f"asked to go on with {resume}" if resume else ""
+    for step in build_graph(settings, config, until="train", read_sources_again=False, going=going):
+        forced = asked if step.name == f"train {config.name}" else ""
         decision = decide(settings.object_store, step, report.outputs, forced)
         report.decisions.append(decision)
         started = time.monotonic()
@@ -140,35 +161,10 @@ def runs(as_json: bool) -> None:
 
     Example: slipway runs
     """
-    from training.run_log import DEAD_AFTER_S, RunLog, read_state, run_names
+    from training.run_log import RunLog, run_names
 
     store = workplace().object_store
-    document = []
-    for name in run_names(store):
-        log = RunLog(store, name)
-        state = read_state(log)
-        beat = log.heartbeat(state.attempt) or {}
-        status, eta = state.status, None
-        if status == "running":
-            if time.time() - beat.get("time", 0.0) > DEAD_AFTER_S:
-                status = "died"
-            elif beat.get("step"):
-                done = beat["step"] - state.attempt_entry["from_step"]
-                spent = beat["time"] - state.attempt_entry["time"]
-                eta = round(spent / max(done, 1) * (beat["num_steps"] - beat["step"]))
-        step = state.ending.get("steps") or max(state.step, beat.get("step") or 0)
-        document.append(
-            {
-                "run": name,
-                "status": status,
-                "step": step,
-                "num_steps": beat.get("num_steps"),
-                "attempts": state.attempt,
-                "eta_s": eta,
-                "error": state.ending.get("message"),
-                "test": state.ending.get("test"),
-            }
-        )
+    document = [_describe(RunLog(store, name)) for name in run_names(store)]
 
     def human(body: list[dict[str, Any]]) -> None:
         if not body:
@@ -183,6 +179,30 @@ def runs(as_json: bool) -> None:
     emit(document, as_json, human)
 
 
+def _describe(log: Any) -> dict[str, Any]:
+    from training.run_log import live_beat, read_tail
+
+    state = read_tail(log)
+    alive = live_beat(log, state)
+    beat = log.heartbeat(state.attempt) or {}
+    num_steps = beat.get("num_steps")
+    step = state.ending.get("steps") or max(state.step, beat.get("step") or 0)
+    rate = (alive or {}).get("rate")
+    return {
+        "run": log.run,
+        "status": "died" if state.status == "running" and not alive else state.status,
+        "step": step,
+        "num_steps": num_steps,
+        "attempts": state.attempt,
+        "steps_per_s": rate and round(rate, 3),
+        "eta_s": round((num_steps - step) / rate) if rate and num_steps else None,
+        "host": alive and alive["host"],
+        "pid": alive and alive["pid"],
+        "error": state.ending.get("message"),
+        "test": state.ending.get("test"),
+    }
+
+
 @click.command()
 @click.argument("run")
 @as_json
@@ -192,15 +212,17 @@ def stop(run: str, as_json: bool) -> None:
     Example: slipway stop library-docs-3fa9c1d2e4b5-1
     """
     from infra.errors import choices
-    from training.run_log import RunLog, read_state, run_names
+    from training.run_log import RunLog, live_beat, read_tail, run_names
 
     store = workplace().object_store
     known = run_names(store)
     if run not in known:
         raise WrongInput(f"run '{run}': is unknown; {choices(run, known)}")
-    state = read_state(RunLog(store, run))
-    if state.status != "running":
-        raise WrongInput(f"run '{run}': is not running ({state.status}); nothing to stop")
+    log = RunLog(store, run)
+    state = read_tail(log)
+    if not live_beat(log, state):
+        now = "its process has died" if state.status == "running" else state.status
+        raise WrongInput(f"run '{run}': is not running ({now}); nothing to stop")
     store.put(f"runs/{run}/attempts/{state.attempt}/stop", b"{}")
     document = {"run": run, "asked": True}
     emit(document, as_json, lambda body: click.echo(f"{run}: asked to stop after its next step, with a checkpoint"))
