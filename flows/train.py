@@ -19,6 +19,7 @@ from infra.settings import Settings
 from infra.store import NotFound
 from training.experiment import Experiment
 from training.recipe import load_recipe, settings_class
+from training.refusals import refuse_here
 
 UNSEEN_IN_RESULTS = {"checkpoint_every_s", "checkpoint_every_steps", "keep_checkpoints", "budget", "diagnose_every"}
 """Fields of `training` that change no result."""
@@ -93,6 +94,7 @@ def train_step(
 
         version = registry.resolve(store, dataset_ref(experiment, outputs))
         refuse_withdrawn(store, version)
+        refuse_here(experiment, version.counts)
         request = launch.Request(
             experiment=experiment,
             key=key,

@@ -4,13 +4,14 @@ Gates, promotion and schedule are part of the same file and are left as they are
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from infra.errors import WrongInput, choices
 from training.recipe import RecipeSettings, recipe_names, settings_class
+from training.refusals import refuse_settings
 
 FOLDER = Path(__file__).parent / "experiments"
 
@@ -201,6 +202,7 @@ def validate_experiment(body: dict[str, Any], where: str) -> Experiment:
     for role, meaning in roles.items():
         if meaning.startswith("required") and role not in experiment.sources:
             raise WrongInput(f"{where}: from.{role} is missing; recipe '{experiment.recipe}' needs it ({meaning})")
+    refuse_settings(experiment, settings.additive, where)
     return experiment.model_copy(update={"settings": checked.model_dump(mode="json")})
 
 
@@ -215,8 +217,7 @@ def _one_line(error: ValidationError, where: str, prefix: tuple[str, ...], model
     if first["type"] == "extra_forbidden":
         owner: Any = model
         for name in location[len(prefix) : -1]:
-            annotation = owner.model_fields[name].annotation
-            owner = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else owner
+            owner = next(iter(_models(owner.model_fields[name].annotation)), owner)
         return f"{where}: unknown key '{field}'; {choices(location[-1], _fields(owner))}"
     if first["type"] == "missing":
         return f"{where}: '{field}' is missing; add it"
@@ -247,16 +248,34 @@ def _override(body: dict[str, Any], override: str) -> None:
             raise WrongInput(f"--set {override}: '{key}' fits {' and '.join(fitting)}; write one of them in full")
         full = fitting[0]
     section, _, field = full.rpartition(".")
-    target = body.setdefault(section, {}) if section else body
+    target = body
+    for part in section.split(".") if section else ():
+        target[part] = target.get(part) or {}
+        target = target[part]
     if value is None and section:  # `--set base=` takes the key out: the recipe's default, or no source
         target.pop(field, None)
     else:
         target[field] = value
 
 
+def _keys(section: str, model: type[BaseModel]) -> list[str]:
+    """`section.field` for every field, those of a section inside it included."""
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(f"{section}.{name}")
+        for inner in _models(field.annotation):
+            keys += _keys(f"{section}.{name}", inner)
+    return keys
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a field may hold."""
+    kinds = get_args(annotation) or (annotation,)
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+
+
 def _all_keys(body: dict[str, Any]) -> list[str]:
-    keys = ["name", "recipe", "dataset", "contract", "from", *(f"training.{name}" for name in Training.model_fields)]
-    keys += [f"scaling.{name}" for name in Scaling.model_fields]
+    keys = ["name", "recipe", "dataset", "contract", "from", *_keys("training", Training), *_keys("scaling", Scaling)]
     if body.get("recipe") in recipe_names():
         settings = settings_class(body["recipe"])
         keys += [f"settings.{name}" for name in settings.model_fields] + [f"from.{role}" for role in settings.roles]

@@ -31,6 +31,8 @@ class RecipeSettings(BaseModel):
     """Name -> settings; `tiny` trains in seconds on a CPU and is what the shared tests build."""
     reads: ClassVar[str] = "text"
     """The kind of data: the shared tests bring examples of it."""
+    additive: ClassVar[bool] = True
+    """Whether the losses sum over samples, as `Task.additive` says: else a batch is never split."""
     evaluates: ClassVar[str] = ""
     """The kind of evaluation its models get ("classification"); empty: only the loop's own validation metrics."""
 

@@ -1,9 +1,11 @@
+import re
 from pathlib import Path
 
 import pytest
 
 from infra.errors import WrongInput
 from training.experiment import FOLDER, load_experiment
+from training.refusals import refuse_here, refuse_settings
 
 GOOD = """\
 recipe: text_classifier
@@ -94,3 +96,62 @@ def test_set_overrides_a_field_by_full_or_short_name(
 def test_a_wrong_override_is_refused(tmp_path: Path, override: str, said: str) -> None:
     with pytest.raises(WrongInput, match=said):
         load_experiment(write(tmp_path, GOOD), [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (["scaling.sharding=fsdp", "workers=2", "compile=true"], "training.compile"),
+        (["batch_size=3", "micro_batch_size=1", "workers=2"], "make it a multiple of scaling.workers"),
+        (["best_by=accuracy"], "keep: best"),
+        (["early_stopping={patience: 2}"], "'training.early_stopping.metric' is missing"),
+        (["early_stopping={metric: loss, patence: 2}"], "did you mean 'patience'"),
+        (["ema=1.0"], "training.ema"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(tmp_path: Path, override: list[str], said: str) -> None:
+    with pytest.raises(WrongInput, match=re.escape(said)) as caught:
+        load_experiment(write(tmp_path, GOOD), override)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_loss_that_does_not_sum_over_samples_is_not_split(tmp_path: Path) -> None:
+    experiment = load_experiment(write(tmp_path, GOOD), ["micro_batch_size=4"])
+    refuse_settings(experiment, True, "here")
+    with pytest.raises(WrongInput, match=r"training\.micro_batch_size: 4 splits"):
+        refuse_settings(experiment, False, "here")
+
+
+@pytest.mark.parametrize("override", ["early_stopping={metric: loss}", "keep=best"])
+def test_judging_without_a_validation_split_is_refused(tmp_path: Path, override: str) -> None:
+    experiment = load_experiment(write(tmp_path, GOOD), [override])
+    refuse_here(experiment, {"train": 10, "validation": 5})
+    with pytest.raises(WrongInput, match="no validation split"):
+        refuse_here(experiment, {"train": 10, "validation": 0})
+
+
+@pytest.mark.parametrize(
+    ("flags", "native"), [("fpu avx512f", False), ("fpu amx_bf16", True), ("asimd bf16 sve", True)]
+)
+def test_bf16_is_refused_on_a_cpu_that_emulates_it(
+    tmp_path: Path, flags: str, native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
+    monkeypatch.setattr("training.refusals.CPU_FACTS", tmp_path / "cpuinfo")
+    refuse_here(load_experiment(write(tmp_path, GOOD)), {"train": 10})
+    refuse_here(load_experiment(write(tmp_path, GOOD), ["precision=bf16", "gpus_per_worker=1"]), {"train": 10})
+    experiment = load_experiment(write(tmp_path, GOOD), ["precision=bf16"])
+    if native:
+        refuse_here(experiment, {"train": 10})
+    else:
+        with pytest.raises(WrongInput, match=r"training\.precision: bf16 is emulated on this CPU"):
+            refuse_here(experiment, {"train": 10})
+
+
+def test_set_reaches_into_a_section_of_a_section(tmp_path: Path) -> None:
+    overrides = ["early_stopping.metric=accuracy", "training.early_stopping.patience=7"]
+    with pytest.raises(WrongInput, match=r"no field 'early_stopping\.metric'"):
+        load_experiment(write(tmp_path, GOOD), overrides)
+    experiment = load_experiment(write(tmp_path, GOOD), ["training.early_stopping.metric=accuracy", "patience=7"])
+    assert experiment.training.early_stopping is not None
+    assert (experiment.training.early_stopping.metric, experiment.training.early_stopping.patience) == ("accuracy", 7)

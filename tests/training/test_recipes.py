@@ -108,6 +108,10 @@ def test_a_batch_is_a_function_of_seed_epoch_and_index(name: str, tmp_path: Path
     assert torch.equal(joined, whole["input_ids"])
 
 
+def test_settings_say_whether_the_losses_sum_over_samples(name: str, tmp_path: Path) -> None:
+    assert settings_class(name).additive == open_recipe(name, tmp_path).build().additive
+
+
 def test_samples_name_the_rows_they_are_made_of(name: str, tmp_path: Path) -> None:
     recipe = open_recipe(name, tmp_path)
     given = EXAMPLES[settings_class(name).reads](200, 1)["row_id"].to_pylist()  # what `open_recipe` prepares from
