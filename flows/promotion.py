@@ -76,7 +76,7 @@ def promote(
     bound, card = bind(store, version, scorecard, package_files)
     refuse_unfit(store, version, bound, card)
     for statement in statements:
-        store_approval(store, bound, statement, author=author, policy=wished)
+        store_approval(store, "promotion", bound, statement, author=author, policy=wished)
     while True:
         log = load_log(store, version.name)
         reigning = log.champion
@@ -159,7 +159,7 @@ def rollback(
     refuse_withdrawn(store, registry.resolve(store, version.dataset))
     _refuse_lost_model(store, version, bound)
     for statement in statements:
-        store_approval(store, bound, statement, author=author, policy=AUTOMATIC)
+        store_approval(store, "rollback", bound, statement, author=author)
     while True:
         log = load_log(store, name)
         refuse_overtaken(log, version, reigning.sequence)
@@ -200,18 +200,17 @@ def reject(
 
 
 def store_approval(
-    store: Store, bound: Bound, signed: dict[str, Any], *, author: str, policy: Policy = AUTOMATIC
+    store: Store, action: str, bound: Bound, signed: dict[str, Any], *, author: str, policy: Policy = AUTOMATIC
 ) -> Outcome:
     """Put a signed statement into the log, if it counts now. The same one twice is one entry. Raises Void.
 
-    bound: what it must be about; for the approval of a policy nothing but the model's name.
+    action: promotion, rollback or policy; bound: what it must be about, of a policy nothing but the model's name.
     """
     while True:
         log = load_log(store, bound.name)
         for entry in log.entries:
             if entry.kind == "approval" and entry.signature == signed["signature"]:
                 return Outcome(entry, False, f"this approval is in the log already (entry {entry.sequence})")
-        action = str(signed["statement"].get("action"))
         if action == "policy":
             wanted = approvals.wished_policy(signed["statement"], f"approval of {bound.name}")
             about, compared_with = about_policy(bound.name, wanted), log.policy_since
@@ -223,8 +222,6 @@ def store_approval(
         if not in_force.approvals:
             raise Refused(f"model {bound.name}: its promotion policy is automatic, so there is nothing to approve; "
                           "list reviewers in the experiment's promotion section")  # fmt: skip
-        if action not in ("promotion", "rollback", "policy"):
-            raise approvals.Void(f"approval of {bound.name}: approves a {action}, which is nothing one can approve")
         reviewer = approvals.check(signed, action, about, compared_with, in_force, datetime.now(UTC))
         entry = log.next(
             "approval", bound, compared_with=compared_with, policy=in_force.section(), author=author,
@@ -241,7 +238,7 @@ def change_policy(
 ) -> Outcome:
     """Put another policy in force, as the one before it demands. Raises Unapproved, Void, Refused for an empty log."""
     for statement in statements:
-        store_approval(store, Bound(name=name), statement, author=author)
+        store_approval(store, "policy", Bound(name=name), statement, author=author)
     while True:
         log = load_log(store, name)
         if log.policy is None:

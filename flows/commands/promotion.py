@@ -178,7 +178,7 @@ def approve(
         click.echo(json.dumps(signed, indent=1, ensure_ascii=False))
         return
     wished = promotion.parse_policy(section, f"experiment {version.name}")
-    done = promotion.store_approval(store, bound, signed, author=settings.author_name, policy=wished)
+    done = promotion.store_approval(store, action, bound, signed, author=settings.author_name, policy=wished)
     document = {"model": bound.ref, "entry": done.entry.sequence, "created": done.created, "reviewer": reviewer}
     emit(document, as_json, lambda _: click.echo(done.sentence))
 
