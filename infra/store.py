@@ -35,7 +35,7 @@ class Store(ABC):
         """The object's bytes. Raises NotFound."""
 
     @abstractmethod
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | memoryview) -> None:
         """Write or overwrite; a reader sees the old object or the new one, never a part."""
 
     @abstractmethod
@@ -95,7 +95,7 @@ class FolderStore(Store):
             "make it readable and writable or set SLIPWAY_STORE to a folder or s3:// address that is"
         )
 
-    def _aside(self, path: Path, data: bytes | Path) -> Path:
+    def _aside(self, path: Path, data: bytes | memoryview | Path) -> Path:
         aside = path.with_name(f"{ASIDE}{uuid.uuid4().hex}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ class FolderStore(Store):
         except OSError as error:
             raise self._refusal(error, f"read {key}") from error
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes | memoryview) -> None:
         path = self._path(key)
         os.replace(self._aside(path, data), path)
 
@@ -256,8 +256,8 @@ class S3Store(Store):
         except BotoCoreError as error:  # the connection was lost in the middle of the body
             raise self._translate(error, key) from error
 
-    def put(self, key: str, data: bytes) -> None:
-        self._call("put_object", key, Body=data)
+    def put(self, key: str, data: bytes | memoryview) -> None:
+        self._call("put_object", key, Body=bytes(data))
 
     def create(self, key: str, data: bytes) -> bool:
         from botocore.exceptions import BotoCoreError, ClientError
