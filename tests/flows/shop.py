@@ -62,6 +62,7 @@ class Shop:
             **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "SLIPWAY"))},
             "SLIPWAY_RAY_ADDRESS": ray_address,
             "SLIPWAY_AUTHOR": "ada",
+            "SLIPWAY_LEDGER": str(folder / "ledger"),
             "PATH": f"{SLIPWAY.parent}:{os.environ['PATH']}",
         }
         for name in ("flows", "training", "data_contracts", "infra"):

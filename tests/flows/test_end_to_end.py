@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.flows.shop import CONTRACT, EXPERIMENT, SLIPWAY, Shop
@@ -116,6 +117,29 @@ def test_predict_and_mlflow_in_a_fresh_process_say_the_same(shop: Shop, promoted
     fresh = json.loads(done.stdout.strip().splitlines()[-1])
     assert [one["label"] for one in fresh] == [one["label"] for one in answers]
     assert [one["confidence"] for one in fresh] == pytest.approx([one["confidence"] for one in answers], abs=1e-6)
+
+
+def test_who_saw_a_row_is_what_the_workers_noted(shop: Shop, promoted: dict[str, Any]) -> None:
+    from data_contracts.registry import read_split, resolve
+    from flows.lineage import who_saw
+    from infra.store import open_store
+    from training.feed import read_ledger
+    from training.run_log import RunLog
+
+    store = open_store((shop.folder / ".slipway" / "store").as_uri())
+    version, run = resolve(store, "reviews"), promoted["trained"]["run"]
+    attempts = [entry for entry in RunLog(store, run).entries() if entry["kind"] == "attempt"]
+    ledger = read_ledger(shop.folder / "ledger", run, attempts)
+    rows = read_split(store, version, "train")["row_id"].to_pylist()  # one sample a row, in this order
+    assert {sample for samples in ledger.values() for sample in samples} == set(range(len(rows)))
+    for index in np.random.default_rng(0).choice(len(rows), 100, replace=False).tolist():
+        answer = who_saw(store, version, rows[index])
+        assert [one.run for one in answer.sightings] == [run]
+        assert answer.sightings[0].models == ("reviews/1",)
+        assert list(answer.sightings[0].steps) == [step for step, samples in ledger.items() if index in samples]
+    held_out = read_split(store, version, "test")["row_id"][0].as_py()
+    found = shop.ask("data", "who-saw", f"reviews#{held_out[:16]}")
+    assert (found["place"], found["sightings"], found["unknown"]) == ("test", [], [])
 
 
 @pytest.fixture
