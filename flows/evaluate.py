@@ -16,6 +16,7 @@ from infra.progress import Progress
 from infra.settings import Settings
 from infra.store import Store
 from training.recipe import settings_class
+from training.run_log import RunLog, read_tail
 
 SPLIT = "test"
 
@@ -64,6 +65,7 @@ def evaluate(settings: Settings, version: ModelVersion, progress: Progress, rand
     data = registry.resolve(store, version.dataset)
     contract = registry.contract_of(store, data)
     columns = [*contract.inputs, str(contract.label)]
+    reads = count_read(store, version, settings.author_name)
     splits = {name: registry.read_split(store, data, name, columns) for name in ("train", "validation", SPLIT)}
     test = splits[SPLIT]
 
@@ -92,6 +94,7 @@ def evaluate(settings: Settings, version: ModelVersion, progress: Progress, rand
             model=version.model,
             dataset=version.dataset,
             split=SPLIT,
+            test_reads=reads,
             random_start=random_predictions,
         )
         written = artifacts.commit_folder(store, "evaluations", Path(scratch))
@@ -99,9 +102,20 @@ def evaluate(settings: Settings, version: ModelVersion, progress: Progress, rand
     return written.digest
 
 
+def count_read(store: Store, version: ModelVersion, who: str) -> int:
+    """Enter in the run's log that this model is about to be judged on the test split: how often that was, this time
+    included. A second look is a choice that was made knowing the first, so it is told on the scorecard."""
+    log = RunLog(store, version.run)
+    finished = read_tail(log).ending.get("sequence", 0)
+    since = log.entries(after=finished)
+    before = sum(entry["kind"] == "test_read" and entry["model"] == version.model for entry in since)
+    log.append("test_read", model=version.model, dataset=version.dataset, split=SPLIT, who=who)
+    return before + 1
+
+
 def answer(store: Store, model: str, test: Any, contract: Any) -> tuple[list[str], Any]:
     """A model's answers to a split: its labels, and a table row_id, label, prediction, confidence, text in the
-    split's order."""
+    split's order; and `probabilities`, one of each label, where it gives them."""
     import pyarrow as pa
 
     predictor = load_predictor(store, model)
@@ -116,6 +130,9 @@ def answer(store: Store, model: str, test: Any, contract: Any) -> tuple[list[str
             "text": pa.array(["\n".join(map(str, row)) for row in texts]),
         }
     )
+    if answers and all(set(predictor.labels) <= one.get("scores", {}).keys() for one in answers):
+        shares = [[one["scores"][label] for label in predictor.labels] for one in answers]
+        table = table.append_column("probabilities", pa.array(shares, pa.list_(pa.float32())))
     return predictor.labels, table
 
 

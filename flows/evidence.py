@@ -113,6 +113,12 @@ class Evaluation:
 
         return parquet.read_table(self.predictions_path, columns=columns)
 
+    def against_baseline(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """The model's answers and the baseline's, to the same rows in the same order."""
+        read = self.predictions(["label", "prediction", "baseline_prediction"]).to_pydict()
+        labels = {"label": read["label"]}
+        return {**labels, "prediction": read["prediction"]}, {**labels, "prediction": read["baseline_prediction"]}
+
 
 @dataclass(frozen=True)
 class Evidence:

@@ -189,10 +189,11 @@ def _scale(verdict: Mapping[str, Any]) -> dict[str, float] | None:
 
 def _compared(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The figures side by side: one block a metric, one bar a model, on a line from 0 to 1."""
-    from training.evaluation import METRICS
+    from training.evaluation import COMPARED
+    from training.metrics import METRICS
 
     blocks = []
-    for metric, title in METRICS.items():
+    for metric in COMPARED:
         bars = [("this model", metrics["model"]), (metrics["baseline"]["name"], metrics["baseline"])]
         if metric in metrics["majority"]:
             bars.append((f"always “{metrics['majority']['label']}”", metrics["majority"]))
@@ -206,7 +207,7 @@ def _compared(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
             for name, found in bars
         ]
-        blocks.append({"title": title, "rows": rows, "difference": metrics["difference"][metric]})
+        blocks.append({"title": METRICS[metric].title, "rows": rows, "difference": metrics["difference"][metric]})
     return blocks
 
 

@@ -6,36 +6,42 @@ from pydantic import Field, field_validator
 
 from flows.evidence import Evidence, Subject
 from flows.gate import Gate, Verdict
-from training.evaluation import METRICS, known_metric, points
+from training.evaluation import compared_metric
+from training.intervals import ALPHA, compare
+from training.metrics import METRICS
 
 
 class Baseline(Gate):
     metric: str = "accuracy"
-    """accuracy or macro_f1."""
+    """accuracy or macro_f1: the linear model's answers are kept, not its probabilities."""
     margin: float = Field(default=0.02, ge=0, le=1)
     """How much below the baseline is still accepted."""
-    decide_by: Literal["value", "bound"] = "value"
-    """What may not fall below minus the margin: the measured difference, or the lower end of its 95 % interval."""
+    decide_by: Literal["value", "interval"] = "value"
+    """What may not fall below minus the margin: the measured difference, or the lower end of its interval."""
+    alpha: float = Field(default=ALPHA, ge=0.0001, lt=0.5)
+    """One-sided: the share of models worse by exactly the margin that pass by `decide_by: interval`."""
 
-    check_metric = field_validator("metric")(known_metric)
+    check_metric = field_validator("metric")(compared_metric)
 
     def check(self, candidate: Subject, champion: Subject | None, evidence: Evidence) -> Verdict:
-        evaluation = evidence.evaluation(candidate)
-        difference = evaluation.metrics["difference"][self.metric]
+        evaluation, metric = evidence.evaluation(candidate), METRICS[self.metric]
         linear = evaluation.metrics["baseline"]
-        judged = difference["value"] if self.decide_by == "value" else difference["low"]
+        found = compare(self.metric, *evaluation.against_baseline(), self.alpha)
+        judged = found.value if self.decide_by == "value" else found.low
         passed = judged >= -self.margin
-        name = METRICS[self.metric]
+        name = metric.title
         end = ", judged by the " + ("measured value." if self.decide_by == "value" else "lower end of the interval.")
         allowed = f"{100 * self.margin:.1f} points by which it may fall short{end}"
         return self.verdict(
             passed,
-            f"{name[0].upper()}{name[1:]} is {points(difference['value'])} against {linear['name']} "
-            f"({linear[self.metric]['value']:.3f}), 95 % interval {points(difference['low'], difference['high'])}; "
+            f"{name[0].upper()}{name[1:]} is {metric.difference(found.value)} against {linear['name']} "
+            f"({linear[self.metric]['value']:.3f}), {100 - 200 * self.alpha:g} % interval "
+            f"{metric.difference(found.low, found.high)}; "
             + (f"within the {allowed}" if passed else f"more than the {allowed}"),
-            evaluation.metrics_file,
+            evaluation.predictions_file,
             measure=f"{name} minus the baseline's",
-            observed=difference["value"],
+            observed=found.value,
             threshold=-self.margin,
-            interval=(difference["low"], difference["high"]),
+            interval=(found.low, found.high),
+            also_cited=[evaluation.metrics_file],
         )

@@ -2,31 +2,36 @@
 
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from flows.evidence import Evidence, Subject
 from flows.gate import Gate, Verdict
-from training.evaluation import METRICS, known_metric, points
+from training.evaluation import compared_metric
+from training.intervals import ALPHA, compare, is_better
+from training.metrics import METRICS
 
 
 class BeatsBaseline(Gate):
     severity: Literal["block", "warn"] = "warn"
     metric: str = "accuracy"
     """accuracy or macro_f1."""
+    alpha: float = Field(default=ALPHA, ge=0.0001, lt=0.5)
+    """One-sided: the share of models equal to the baseline that pass."""
 
-    check_metric = field_validator("metric")(known_metric)
+    check_metric = field_validator("metric")(compared_metric)
 
     def check(self, candidate: Subject, champion: Subject | None, evidence: Evidence) -> Verdict:
-        evaluation = evidence.evaluation(candidate)
-        difference = evaluation.metrics["difference"][self.metric]
+        evaluation, metric = evidence.evaluation(candidate), METRICS[self.metric]
+        found = compare(self.metric, *evaluation.against_baseline(), self.alpha)
         linear = evaluation.metrics["baseline"]["name"]
-        name = METRICS[self.metric]
-        passed = difference["low"] > 0
-        seen = f"{points(difference['value'])} of {name}, 95 % interval {points(difference['low'], difference['high'])}"
+        name = metric.title
+        passed = is_better(found, self.alpha)
+        interval = f"{100 - 200 * self.alpha:g} % interval {metric.difference(found.low, found.high)}"
+        seen = f"{metric.difference(found.value)} of {name}, {interval}"
         if passed:
             sentence = f"The model is better than {linear}: {seen}."
         else:
-            how_well = "does better" if difference["high"] < 0 else "does as well"
+            how_well = "does better" if found.high < 0 else "does as well"
             sentence = (
                 f"A linear model {how_well}: {linear} trains in seconds, and against it this model shows {seen}. What "
                 "would change it: starting from an encoder pretrained on much more text (--set base=PATH), more "
@@ -35,9 +40,10 @@ class BeatsBaseline(Gate):
         return self.verdict(
             passed,
             sentence,
-            evaluation.metrics_file,
+            evaluation.predictions_file,
             measure=f"{name} minus the baseline's",
-            observed=difference["value"],
+            observed=found.value,
             threshold=0.0,
-            interval=(difference["low"], difference["high"]),
+            interval=(found.low, found.high),
+            also_cited=[evaluation.metrics_file],
         )

@@ -15,8 +15,8 @@ def test_threshold_is_reached_by_equality(world):
 def test_threshold_decides_by_the_interval_when_told_to(world):
     candidate = world.candidate(right=0.9)
     low, _ = world.judge("threshold", {"minimum": 0.1}, candidate).interval
-    assert world.judge("threshold", {"minimum": low, "decide_by": "bound"}, candidate).passed
-    assert not world.judge("threshold", {"minimum": low + 1e-9, "decide_by": "bound"}, candidate).passed
+    assert world.judge("threshold", {"minimum": low, "decide_by": "interval"}, candidate).passed
+    assert not world.judge("threshold", {"minimum": low + 1e-9, "decide_by": "interval"}, candidate).passed
     assert world.judge("threshold", {"minimum": low + 1e-9}, candidate).passed
 
 
@@ -64,7 +64,7 @@ def test_baseline_margin_is_held_against_the_difference(world):
     shortfall = -world.judge("baseline", {}, candidate).observed
     assert world.judge("baseline", {"margin": shortfall}, candidate).passed
     assert not world.judge("baseline", {"margin": shortfall - 1e-9}, candidate).passed
-    assert not world.judge("baseline", {"margin": shortfall, "decide_by": "bound"}, candidate).passed
+    assert not world.judge("baseline", {"margin": shortfall, "decide_by": "interval"}, candidate).passed
 
 
 def test_beats_baseline_warns_unless_told_to_block_and_says_what_would_change_it(world):

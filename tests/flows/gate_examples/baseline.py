@@ -2,7 +2,10 @@
 
 from typing import Any
 
-WRONG = [({"severity": "wran"}, "baseline.severity: found 'wran'")]
+WRONG = [
+    ({"severity": "wran"}, "baseline.severity: found 'wran'"),
+    ({"metric": "log_loss"}, "no such metric of a baseline; there is: accuracy, macro_f1"),
+]
 
 
 def example(world: Any, good: bool) -> Any:

@@ -5,6 +5,8 @@ from typing import Any
 WRONG = [
     ({"margin": -0.01}, "champion.margin: found -0.01"),
     ({"alpha": 0.7}, "champion.alpha: found 0.7"),
+    ({"alpha": 0.0}, "champion.alpha: found 0.0"),
+    ({"require": "better", "margin": 0.01}, "a margin is for `require: not_worse`"),
 ]
 COMPARES = True
 

@@ -4,8 +4,10 @@ from typing import Any
 
 WRONG = [
     ({"minimun": 0.5}, "threshold.minimun: unknown key; did you mean 'minimum'"),
-    ({}, "threshold.minimum: is missing"),
-    (None, "threshold.minimum: is missing"),
+    ({}, "accuracy is better when higher: give minimum"),
+    (None, "accuracy is better when higher: give minimum"),
+    ({"minimum": 0.5, "maximum": 0.9}, "give minimum, and no maximum"),
+    ({"metric": "log_loss", "minimum": 0.5}, "log loss is better when lower: give maximum"),
     ({"minimum": 1.5}, "threshold.minimum: found 1.5"),
     ({"minimum": float("nan")}, "threshold.minimum: found nan"),
     ({"minimum": "high"}, "threshold.minimum: found 'high'"),
