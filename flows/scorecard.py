@@ -76,6 +76,7 @@ def build_scorecard(
         "compared_with": champion.sequence if champion else None,
         "champion": {**_facts(champion), "sequence": champion.sequence} if champion else None,
         "policy": policy,
+        "notes": _notes(metrics or {}),
         "verdicts": [asdict(verdict) for verdict in verdicts],
         "metrics": metrics,
         "curves": {name: _thinned(points) for name, points in curves.items()},
@@ -117,6 +118,17 @@ def render(card: Mapping[str, Any]) -> str:
         charts=[chart for name, points in card["curves"].items() if (chart := _chart(name, points))],
         lists=_lists(card),
     )
+
+
+def _notes(metrics: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before believing the figures."""
+    reads = metrics.get("test_reads", 1)
+    if reads < 2:
+        return []
+    return [
+        f"This model has been evaluated on its test split {reads} times: whoever trained it may have known these rows' "
+        "answers, and the figures flatter it."
+    ]
 
 
 def _facts(subject: Subject) -> dict[str, Any]:

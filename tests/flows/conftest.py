@@ -1,6 +1,8 @@
 """A small world for gates, scorecards and promotions: real dataset versions, evaluations with planted answers."""
 
+import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,7 @@ class World:
         self.settings = Settings(workspace=str(folder / "workspace"), store=str(folder / "store"))
         self.store = self.settings.object_store
         self.evidence = Evidence(self.store, self.settings)
+        self.packages = True
 
     def dataset_of(self, subject: Subject) -> Version:
         return resolve(self.store, subject.dataset)
@@ -90,17 +93,30 @@ class World:
     def dataset(self, name: str) -> Version:
         return resolve(self.store, self.references[name])
 
-    def add_dataset(self, name: str, rows: str, contract: str) -> None:
-        """Register one more version from the text of a CSV and of a contract; `name` then stands for it."""
+    def add_dataset(self, name: str, rows: str, contract: str, age_days: float = 0.0) -> None:
+        """Register one more version from the text of a CSV and of a contract; `name` then stands for it. The file was
+        last changed `age_days` ago."""
         folder = self.folder / f"data-{name}"
         folder.mkdir()
         (folder / "rows.csv").write_text(rows)
+        changed = time.time() - 86400 * age_days
+        os.utime(folder / "rows.csv", (changed, changed))
         (folder / "animals.odcs.yaml").write_text(contract)
         version, _ = register(self.store, load_contract(str(folder / "animals.odcs.yaml")), cache=self.folder / "cache")
         self.references[name] = f"{version.name}@{version.digest}"
 
-    def evaluate(self, dataset: str, right: float, baseline: float, model: str, texts: Sequence[str] = ()) -> str:
-        """Digest of an evaluation with exactly these shares of right answers, spread over the classes."""
+    def evaluate(
+        self,
+        dataset: str,
+        right: float,
+        baseline: float,
+        model: str,
+        texts: Sequence[str] = (),
+        plant: Callable[[pa.Table], pa.Table] = lambda table: table,
+        test_reads: int = 1,
+    ) -> str:
+        """Digest of an evaluation with exactly these shares of right answers, spread over the classes; `plant` may
+        change the answers (row_id, label, prediction, confidence, text) before they are judged."""
         table = read_split(self.store, self.dataset(dataset), "test")
         truth = table["label"].to_pylist()
 
@@ -123,7 +139,13 @@ class World:
         shutil.rmtree(folder, ignore_errors=True)
         linear = Baseline(answers(baseline, 2), "ant", {"C": 10}, [{"C": 10, "validation_accuracy": 0.8}])
         evaluate_classification(
-            described, LABELS, folder, baseline=linear, model=model, dataset=self.references[dataset]
+            plant(described),
+            LABELS,
+            folder,
+            baseline=linear,
+            model=model,
+            dataset=self.references[dataset],
+            test_reads=test_reads,
         )
         return artifacts.commit_folder(self.store, "evaluations", folder).digest
 
@@ -153,9 +175,10 @@ class World:
         dataset: str = "old",
         package: str = "models:/none",
         texts: Sequence[str] = (),
+        **planted: Any,
     ) -> Subject:
         version = self.version(dataset, package)
-        return Subject.of(version, self.evaluate(dataset, right, baseline, version.model, texts))
+        return Subject.of(version, self.evaluate(dataset, right, baseline, version.model, texts, **planted))
 
     def lineage(self, dataset: str = "old") -> Lineage:
         return Lineage(
