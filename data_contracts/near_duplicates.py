@@ -9,7 +9,7 @@ million: what is found depends on the rows, not on the luck of 128 hashes.
 """
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -84,7 +84,8 @@ def near_duplicates(
             if not text:
                 continue
             if name != "test":
-                best = max(_confirmed(text, index.query(sketch(text)), texts, similarity), default=None)
+                near = index.query(sketch(text))
+                best = max(_confirmed(text, near, {one: pieces(texts[one]) for one in near}, similarity), default=None)
                 if best is not None:
                     found.append(Pair(row, -best[1], best[0]))
                     continue
@@ -95,11 +96,11 @@ def near_duplicates(
     return found
 
 
-def nearest(
+def near_copies(
     own: Sequence[str], other: Sequence[str], similarity: float, progress: Progress | None = None
 ) -> dict[int, tuple[int, float]]:
-    """Row of `own` -> the row of `other` that is most like it, and how much; rows without a near-duplicate are left
-    out. Both are normalised texts. Only `own` is held in the index, so that should be the smaller one."""
+    """Row of `own` -> the first row of `other` that nearly repeats it, and how alike the two are; rows without one are
+    left out. Both are normalised texts. Only `own` is held in the index, so that should be the smaller one."""
     from datasketch import MinHashLSH
 
     sketch, index = _sketcher(), MinHashLSH(num_perm=HASHES, params=bands(similarity))
@@ -107,18 +108,21 @@ def nearest(
     for row, text in enumerate(own):
         if text:
             by_text.setdefault(text, []).append(row)
+    held: dict[int, set[str]] = {}
     for text, rows in by_text.items():
         index.insert(rows[0], sketch(text))
+        held[rows[0]] = pieces(text)
     first: dict[str, int] = {}
     for row, text in enumerate(other):
         first.setdefault(text, row)
-    best: dict[int, tuple[float, int]] = {}
+    found: dict[int, tuple[int, float]] = {}
     for done, (text, row) in enumerate(first.items()):
         if progress is not None and done % 1000 == 0:
             progress.update(done, len(first), "looking for near-duplicates (rows)")
-        for jaccard, minus in _confirmed(text, index.query(sketch(text)), own, similarity) if text else ():
-            best[-minus] = max(best.get(-minus, (0.0, 0)), (jaccard, -row))
-    return {twin: (-minus, jaccard) for one, (jaccard, minus) in best.items() for twin in by_text[own[one]]}
+        for jaccard, minus in list(_confirmed(text, index.query(sketch(text)), held, similarity)) if text else ():
+            found |= dict.fromkeys(by_text[own[-minus]], (row, jaccard))
+            index.remove(-minus)  # else rows made from one template are compared each with each
+    return found
 
 
 def _sketcher() -> "Callable[[str], LeanMinHash]":
@@ -135,12 +139,12 @@ def _sketcher() -> "Callable[[str], LeanMinHash]":
 
 
 def _confirmed(
-    text: str, candidates: Sequence[int], texts: Sequence[str], similarity: float
+    text: str, candidates: Sequence[int], held: Mapping[int, set[str]], similarity: float
 ) -> Iterator[tuple[float, int]]:
     """(Jaccard, minus the row) of the candidates that are near enough: the greatest is the nearest, first row."""
     own = pieces(text)
     for row in candidates:
-        other = pieces(texts[row])
+        other = held[row]
         shared = len(own & other)
         jaccard = shared / (len(own) + len(other) - shared)
         if jaccard >= similarity:

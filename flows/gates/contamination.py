@@ -25,7 +25,7 @@ class Contamination(Gate):
     def check(self, candidate: Subject, champion: Subject | None, evidence: Evidence) -> Verdict:
         from pyarrow import parquet
 
-        from data_contracts.near_duplicates import compared_columns, nearest
+        from data_contracts.near_duplicates import compared_columns, near_copies
         from data_contracts.splits import keys
 
         contract = evidence.contract(candidate)
@@ -39,7 +39,7 @@ class Contamination(Gate):
             first.setdefault(key, row)
         exact = {row: first[key] for row, key in enumerate(keys(test, contract.inputs)) if key in first}
         texts = compared_columns(contract)
-        near = nearest(list(keys(test, texts)), list(keys(train, texts)), self.similarity) if texts else {}
+        near = near_copies(list(keys(test, texts)), list(keys(train, texts)), self.similarity) if texts else {}
         pairs = {row: (other, 1.0) for row, other in exact.items()}
         pairs |= {row: found for row, found in near.items() if row not in exact}
         share = len(pairs) / test.num_rows

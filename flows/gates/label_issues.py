@@ -80,6 +80,10 @@ def probabilities(evaluation: Evaluation) -> "np.ndarray":
 
     labels = evaluation.metrics["labels"]
     table = evaluation.predictions()
+    if "probabilities" in table.column_names:
+        kept = np.array(table["probabilities"].to_pylist(), dtype=float)
+        # Labels that the model does not know come after those that it knows.
+        return np.pad(kept, ((0, 0), (0, len(labels) - kept.shape[1])))
     place = {label: index for index, label in enumerate(labels)}
     answered = np.array([place[label] for label in table["prediction"].to_pylist()])
     confidence = table["confidence"].to_numpy()

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 from data_contracts.audit import audit
 from data_contracts.contract import Contract
-from data_contracts.near_duplicates import bands, near_duplicates, nearest, pieces
+from data_contracts.near_duplicates import bands, near_copies, near_duplicates, pieces
 from data_contracts.registry import Version, read_file, read_quarantine, read_split, register
 from infra.errors import WrongInput
 from infra.store import FolderStore, Store
@@ -193,7 +193,7 @@ def test_emotion_has_the_repeats_its_readme_tells_of(shared_data: Path, folder: 
     assert "train 31" in reasons["inputs:repeated"] and "train 30" in reasons["label:contradictory"]
 
 
-def test_nearest_of_two_sets_is_what_comparing_every_pair_finds() -> None:
+def test_near_copies_of_two_sets_are_what_comparing_every_pair_finds() -> None:
     own, other = texts(60), texts(150, seed=1)
     other[7], other[9] = f"{own[3]} now", own[3][:-1]
     other[20] = other[90] = own[5]
@@ -201,8 +201,8 @@ def test_nearest_of_two_sets_is_what_comparing_every_pair_finds() -> None:
     expected = {}
     for row, text in enumerate(own):
         alike = [len(pieces(text) & pieces(one)) / len(pieces(text) | pieces(one)) for one in other]
-        best = max(range(len(other)), key=lambda place, alike=alike: (alike[place], -place))
-        if alike[best] >= 0.8:
-            expected[row] = (best, alike[best])
+        first = next((place for place in range(len(other)) if alike[place] >= 0.8), None)
+        if first is not None:
+            expected[row] = (first, alike[first])
     assert set(expected) == {3, 5, 40, 41}
-    assert nearest(own, other, 0.8) == expected
+    assert near_copies(own, other, 0.8) == expected

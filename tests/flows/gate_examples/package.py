@@ -12,8 +12,16 @@ def example(world: Any, good: bool) -> Any:
     return {}, world.candidate(right=0.9, package=address), None
 
 
-def save_package(world: Any, answer: str, imports: str = "json", seconds: float = 0.0, ballast_bytes: int = 0) -> str:
-    """An MLflow package that declares mlflow alone. It answers as the evaluation of `world.candidate(right=0.9)`
+def save_package(
+    world: Any,
+    answer: str,
+    imports: str = "json",
+    seconds: float = 0.0,
+    ballast_bytes: int = 0,
+    right: float = 0.9,
+    dataset: str = "old",
+) -> str:
+    """An MLflow package that declares mlflow alone. It answers as the evaluation of `world.candidate(right, dataset)`
     recorded ("record"), always `answer`, or does not load ("torn"); it takes `seconds` to answer."""
     import mlflow.pyfunc
     import pandas
@@ -54,11 +62,11 @@ def save_package(world: Any, answer: str, imports: str = "json", seconds: float 
             """
         )
     )
-    table = read_split(world.store, world.dataset("old"), "test")
+    table = read_split(world.store, world.dataset(dataset), "test")
     texts, truth = table["text"].to_pylist(), table["label"].to_pylist()
-    right = round(0.9 * len(truth))
+    count = round(right * len(truth))
     order = ["ant", "bee", "cat"]
-    answers = truth[:right] + [order[(order.index(label) + 1) % 3] for label in truth[right:]]
+    answers = truth[:count] + [order[(order.index(label) + 1) % 3] for label in truth[count:]]
     recorded: dict[str, str] | None = dict(zip(texts, answers, strict=True)) if answer == "record" else {}
     (folder / "data" / "answers.json").write_text(json.dumps(None if answer == "torn" else recorded))
     (folder / "data" / "ballast").write_bytes(b"\0" * ballast_bytes)
