@@ -150,51 +150,6 @@ def test_time_never_runs_backwards(world, monkeypatch):
     assert head(world).time == "2999-01-01T00:00:00.000000+00:00"
 
 
-WRITER = """
-import sys
-from flows import promotion, promotion_log, references
-from flows.alias import mirror
-from infra.errors import Refused
-from infra.store import open_store
-
-uri, number, card = sys.argv[1:]
-store = open_store(uri)
-version = references.resolve(store, f"animals/{number}")
-print("ready", flush=True)
-sys.stdin.readline()
-try:
-    promotion.promote(store, version, card, author=f"writer {number}")
-    print("won")
-except Refused as error:
-    print(error)
-"""
-
-
-def test_of_racing_promotions_one_wins_and_the_others_are_told_to_gate_again(world):
-    writers = {}
-    for number in range(1, 9):
-        arguments = [world.store.uri, str(number), world.scorecard(world.candidate())]
-        writers[number] = subprocess.Popen(
-            [sys.executable, "-c", WRITER, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=child_environment(),
-        )
-    for writer in writers.values():
-        assert writer.stdout and writer.stdout.readline() == "ready\n"
-    for writer in writers.values():
-        assert writer.stdin
-        writer.stdin.write("go\n")
-        writer.stdin.flush()
-    found = {number: writer.communicate()[0].strip() for number, writer in writers.items()}
-    won = [number for number, result in found.items() if result == "won"]
-    assert len(won) == 1
-    assert all("champion changed: gate again" in result for number, result in found.items() if number not in won)
-    assert [entry.version for entry in promotion.read_log(world.store, "animals")] == won
-    assert verify(world.store, "animals") == []
-
-
 def test_racing_rejections_all_get_a_number(world, monkeypatch):
     """A writer that lost its number to an entry that crowns nobody takes the next one."""
     first, second = world.candidate(), world.candidate()
