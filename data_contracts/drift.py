@@ -66,8 +66,8 @@ def compare(before: dict[str, Any], after: dict[str, Any], contract: "Contract")
     found = []
     for column in contract.columns:
         old, new = before["columns"].get(column.name), after["columns"].get(column.name)
-        if old is None or new is None or old["type"] != new["type"] or ("personal" in old) != ("personal" in new):
-            continue  # another schema: `diff` says so, and the new column has nothing to drift from
+        if _left_out(column.name, old, new, contract):
+            continue
         samples = [side["sample"]["columns"].get(column.name, []) for side in (before, after)]
         for kind, test, data in _comparisons(column.name, contract, (old, new), samples):
             found.append((column.name, kind, test, load_test(test).compare(*data)))
@@ -105,17 +105,43 @@ def compare(before: dict[str, Any], after: dict[str, Any], contract: "Contract")
     return sorted(results, key=lambda result: (not result.drifted, -result.effect / (result.threshold or 1)))
 
 
+def not_compared(before: dict[str, Any], after: dict[str, Any], contract: "Contract") -> dict[str, str]:
+    """Column -> why its values are not compared, of those where it is so: what is not said cannot be seen."""
+    found = {}
+    for column in contract.columns:
+        old, new = before["columns"].get(column.name), after["columns"].get(column.name)
+        reason = _left_out(column.name, old, new, contract)
+        if reason is None and old is not None and new is not None:
+            named = contract.drift["columns"].get(column.name, {}).get("test")
+            if not named and _usual_test((old, new), column.name == contract.label) is None:
+                reason = f"no drift test is of a {column.type}; only its missing values are counted"
+        if reason is not None:
+            found[column.name] = reason
+    return found
+
+
+def _left_out(name: str, old: dict[str, Any] | None, new: dict[str, Any] | None, contract: "Contract") -> str | None:
+    """Why nothing of a column is compared, if so."""
+    if old is None or new is None:
+        return f"is not in the {'older' if old is None else 'newer'} version"
+    if old["type"] != new["type"]:
+        return f"was {old['type']}, is {new['type']}"
+    if ("personal" in old) != ("personal" in new):
+        return "is marked as personal in one of the two only"
+    own = contract.drift["columns"].get(name)
+    if own is not None:
+        return "slipway.drift ignores it" if own.get("ignore") else None
+    seen = {contract.label, *contract.inputs}
+    seen |= {f"{image}_{fact}" for image in contract.images if image in seen for fact in DERIVED}
+    return None if name in seen else "is neither an input nor the label"
+
+
 def _comparisons(
     name: str, contract: "Contract", columns: tuple[dict[str, Any], dict[str, Any]], samples: list[list[Any]]
 ) -> list[tuple[str, str, list[Any]]]:
-    """(kind, test, [older data, newer data]) of what can be compared of a column that a model sees or predicts."""
-    own = contract.drift["columns"].get(name)
-    seen = {contract.label, *contract.inputs}
-    seen |= {f"{image}_{fact}" for image in contract.images if image in seen for fact in DERIVED}
-    if (own is None and name not in seen) or (own is not None and own.get("ignore")):
-        return []
+    """(kind, test, [older data, newer data]) of what can be compared of a column."""
     found = []
-    test = (own or {}).get("test") or _usual_test(columns, name == contract.label)
+    test = contract.drift["columns"].get(name, {}).get("test") or _usual_test(columns, name == contract.label)
     if test is not None:
         data = [load_test(test).take(column, sample) for column, sample in zip(columns, samples, strict=True)]
         if None not in data:

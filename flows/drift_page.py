@@ -31,7 +31,7 @@ def drift_report(
 
     profiles: of the older and the newer version.
     """
-    from data_contracts.drift import compare
+    from data_contracts.drift import compare, not_compared
 
     results = compare(profiles[0], profiles[1], contract)
     drifted = [result for result in results if result.drifted]
@@ -42,6 +42,7 @@ def drift_report(
         "policy": {"contract": contract.name, "alpha": contract.drift["alpha"], "effect": contract.drift["effect"]},
         "drifted": len(drifted),
         "blocked": any(result.blocks for result in drifted),
+        "not_compared": not_compared(profiles[0], profiles[1], contract),
         "results": [{**asdict(result), "plot": _plot(result, profiles)} for result in results],
     }
 
@@ -100,6 +101,8 @@ def _plot(result: "DriftResult", profiles: list[dict[str, Any]]) -> dict[str, An
         names = ["0", *(f"{2 ** (k - 1)}-{2**k - 1}" for k in range(1, len(columns[0]["length"]["bins"])))]
         pairs = [dict(zip(names, column["length"]["bins"], strict=True)) for column in columns]
         return {"kind": "categories", **_shares(pairs, by_size=False)}
+    if result.kind == "items":
+        return {"kind": "categories", **_shares([column["item"]["categories"] for column in columns])}
     if result.kind == "missing values":
         pairs = [{"filled": column["rows"] - column["nulls"], "missing": column["nulls"]} for column in columns]
         return {"kind": "categories", **_shares(pairs)}

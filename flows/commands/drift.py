@@ -47,6 +47,7 @@ def drift(before: str, after: str, out: Path | None, as_json: bool) -> None:
             figures = (f"{one['effect']:.3f}", f"{one['threshold']:g}", f"{one['p_value']:.2g}")
             drifted = "drifted" if one["drifted"] else ""
             rows.append([one["column"], one["kind"], *figures, drifted, one["change"].translate(VISIBLE)])
+        rows += [[name, "not compared", "", "", "", "", reason] for name, reason in body["not_compared"].items()]
         table(rows, header)
         click.echo(f"\n{headline(body)}\npage: {page}")
 

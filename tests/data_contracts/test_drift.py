@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from data_contracts.contract import Contract
-from data_contracts.drift import DriftResult, compare, load_test
+from data_contracts.drift import DriftResult, compare, load_test, not_compared
 from data_contracts.profile import profile
 from infra.errors import WrongInput
 
@@ -169,3 +170,22 @@ def test_a_profile_tells_numbers_and_missing_values(contract: Maker) -> None:
     assert columns["n"]["quantiles"]["0.5"] == 2 and columns["n"]["nulls"] == 1 and columns["n"]["infinite"] == 1
     assert (columns["day"]["min"], columns["day"]["max"]) == ("2024-01-01", "2024-01-05")
     assert columns["truth"]["categories"] == {"false": 1, "true": 3}
+
+
+def test_what_is_not_compared_is_said_with_its_reason(contract: Maker) -> None:
+    columns = {"when": "timestamp", "kind": "string", "aside": "string", "known": "string", "new": "string"}
+    made = contract(
+        columns, inputs=["when", "known", "new"], label="kind", drift={"columns": {"known": {"ignore": True}}}
+    )
+    texts = pa.array(["a", "b"] * 50)
+    values = dict.fromkeys(("kind", "aside", "known", "new"), texts)
+    values["when"] = pa.array([datetime(2020, 1, 1, tzinfo=UTC)] * 100, pa.timestamp("us", tz="UTC"))
+    old, new = (profile(named(values, salt), made) for salt in (0, 1))
+    del old["columns"]["new"]
+    assert not_compared(old, new, made) == {
+        "when": "no drift test is of a timestamp; only its missing values are counted",
+        "aside": "is neither an input nor the label",
+        "known": "slipway.drift ignores it",
+        "new": "is not in the older version",
+    }
+    assert {result.column for result in compare(old, new, made)} == {"kind"}

@@ -58,6 +58,7 @@ def test_fifty_years_of_weather_drift_mildly(shared_data: Path, tmp_path: Path) 
     assert drifted(found) <= {"feat_4", "feat_6"}
     assert max(result.effect for result in found.values()) < 0.25
     assert found["target"].effect < 0.05
+    assert not any(result.blocks for result in found.values() if result.drifted)
 
 
 def test_weather_dealt_out_by_turns_is_quiet(shared_data: Path, tmp_path: Path) -> None:
