@@ -66,9 +66,10 @@ class GlooGroup:
         return answers
 
     def close(self) -> None:
-        for process, pipe in self.workers:
+        for _, pipe in self.workers:
             pipe.close()
-            process.join(5)
+        for process, _ in self.workers:
+            process.join(10)
             if process.is_alive():
                 process.kill()
         self.workers = []

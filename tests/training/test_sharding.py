@@ -115,21 +115,20 @@ def test_tied_weights_stay_tied(gloo_pair: GlooGroup, tmp_path: Path) -> None:
 
 def resumed(world: World, folder: str, stop_at: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """The state at the end of an unbroken run, and of one stopped and taken up again."""
-    recipe, store = Sequences(), FolderStore(Path(folder))
+    recipe, other, store = Sequences(), FolderStore(Path(folder) / "unbroken"), FolderStore(Path(folder) / "broken")
     config = CONFIG.model_copy(update={"steps": 12})
-    expected = Saving(store, world, attempt=1)
+    expected = Saving(other, world)
     loop.train(recipe, config, world, expected)
-    broken = Saving(store, world, wish=lambda step: (step == 3, step == stop_at), attempt=2)
+    broken = Saving(store, world, wish=lambda step: (step == 3, step == stop_at), attempt=1)
     _, finished = loop.train(recipe, config, world, broken)
     assert not finished
     entries = [broken.entries[-1] if world.rank == 0 else None]
     _broadcast(entries, world)
-    again = Saving(store, world, attempt=3)
+    again = Saving(store, world, attempt=2)
     loop.train(recipe, config, world, again, lambda state: load_checkpoint(store, entries[0] or {}, state))
     ends = [expected.entries[-1], again.entries[-1]] if world.rank == 0 else [None, None]
     _broadcast(ends, world)
-    one, other = (_loaded(store, entry, world) for entry in ends)
-    return one, other
+    return _loaded(other, ends[0], world), _loaded(store, ends[1], world)
 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
