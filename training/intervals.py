@@ -47,6 +47,58 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Resampled:
+    """A statistic and what the bootstrap made of it."""
+
+    value: float
+    draws: "np.ndarray"
+    """(B,)"""
+    acceleration: float = 0.0
+
+    def interval(self, alpha: float) -> Estimate:
+        """BCa, of confidence 1 - 2 alpha."""
+        import numpy as np
+        from scipy.special import ndtr, ndtri
+
+        if self.certain:
+            return Estimate(self.value, self.value, self.value)
+        shifted = self.bias + ndtri(np.array([alpha, 1 - alpha]))
+        ends = ndtr(self.bias + shifted / (1 - self.acceleration * shifted))
+        low, high = np.quantile(self.draws, ends)
+        return Estimate(self.value, float(low), float(high))
+
+    def p_below(self, bound: float) -> float:
+        """One-sided p of "the truth is not below `bound`": the alpha whose interval ends there."""
+        import numpy as np
+        from scipy.special import ndtr, ndtri
+
+        if self.certain:
+            return float(self.value >= bound)
+        shifted = ndtri(np.clip(self.share_below(bound), *self._ends)) - self.bias
+        return 1 - float(ndtr(shifted / (1 + self.acceleration * shifted) - self.bias))
+
+    @property
+    def certain(self) -> bool:
+        return float(self.draws.max() - self.draws.min()) <= 1e-12
+
+    @property
+    def bias(self) -> float:
+        import numpy as np
+        from scipy.special import ndtri
+
+        return float(ndtri(np.clip(self.share_below(self.value), *self._ends)))
+
+    def share_below(self, bound: float) -> float:
+        """Draws equal to it count half: of discrete results many are."""
+        near = 1e-12 * max(1.0, abs(bound))
+        return float(((self.draws < bound - near).mean() + (self.draws <= bound + near).mean()) / 2)
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        return 1 / len(self.draws), 1 - 1 / len(self.draws)
+
+
+@dataclass(frozen=True)
 class Comparison(Estimate):
     """`value` is positive where the first model is better, whichever way the metric runs."""
 
@@ -76,18 +128,19 @@ def estimate(
 
     known_metric(metric)
     rng = np.random.default_rng(seed)
+    resamples = enough(resamples, alpha)
     if metric == "accuracy":
         right = METRICS[metric].per_row(results)
         return wilson(int(right.sum()), len(right), alpha)
     if METRICS[metric].mean:
-        return mean_interval(METRICS[metric].per_row(results), alpha, rng, enough(resamples, alpha))
+        return resampled_mean(METRICS[metric].per_row(results), rng, resamples).interval(alpha)
     truth, answered, names = _indices(results["label"], results["prediction"])
     cells, counts = _cells(truth, answered)
 
     def value_of(block: "np.ndarray") -> "np.ndarray":
         return macro_f1_of(block, cells[:, 0], cells[:, 1], len(names))
 
-    return _of_cells(value_of, counts, len(names), alpha, rng, enough(resamples, alpha))
+    return _of_cells(value_of, counts, len(names), rng, resamples).interval(alpha)
 
 
 def enough(resamples: int, alpha: float) -> int:
@@ -107,6 +160,29 @@ def compare(
     first, second: the columns that `metric` reads (training.metrics.METRICS), row by row the same examples.
     Raises ValueError when they cannot be paired: no row, other lengths, other labels.
     """
+    found = resampled_difference(metric, first, second, seed, enough(resamples, alpha)).interval(alpha)
+    p_better = mcnemar(*discordant(first, second)) if metric == "accuracy" else None
+    return Comparison(found.value, found.low, found.high, p_better)
+
+
+def p_worse(
+    metric: str, first: Mapping[str, Sequence[Any]], second: Mapping[str, Sequence[Any]], margin: float, alpha: float
+) -> float:
+    """One-sided p of "`first` is worse than `second` by no more than `margin`"; for accuracy McNemar's where larger.
+
+    alpha: the smallest that it will be held against, for which there are resamples enough.
+    """
+    p = resampled_difference(metric, first, second, 0, enough(RESAMPLES, alpha)).p_below(-margin)
+    if metric != "accuracy":
+        return p
+    gained, lost = discordant(first, second)
+    return max(p, mcnemar(lost, gained))
+
+
+def resampled_difference(
+    metric: str, first: Mapping[str, Sequence[Any]], second: Mapping[str, Sequence[Any]], seed: int, resamples: int
+) -> Resampled:
+    """The difference of two models, positive where `first` is better. Raises ValueError as `compare`."""
     import numpy as np
 
     known_metric(metric)
@@ -116,16 +192,18 @@ def compare(
         raise ValueError(f"results of {sorted(lengths)} rows cannot be paired")
     if "label" in named and not np.array_equal(np.asarray(first["label"]), np.asarray(second["label"])):
         raise ValueError("results of rows with other labels cannot be paired")
-    resamples = enough(resamples, alpha)
     rng = np.random.default_rng(seed)
     if METRICS[metric].mean:
         gain = METRICS[metric].sign * (METRICS[metric].per_row(first) - METRICS[metric].per_row(second))
-        found = mean_interval(gain, alpha, rng, resamples)
-        p_better = mcnemar(int((gain > 0).sum()), int((gain < 0).sum())) if metric == "accuracy" else None
-        return Comparison(found.value, found.low, found.high, p_better)
+        return resampled_mean(gain, rng, resamples)
     truth, mine, theirs, names = _indices(first["label"], first["prediction"], second["prediction"])
-    found = macro_f1_difference(*_cells(truth, mine, theirs), len(names), alpha, rng, resamples)
-    return Comparison(found.value, found.low, found.high)
+    return resampled_macro_f1(*_cells(truth, mine, theirs), len(names), rng, resamples)
+
+
+def discordant(first: Mapping[str, Sequence[Any]], second: Mapping[str, Sequence[Any]]) -> tuple[int, int]:
+    """Rows that only the first has right, and that only the second has."""
+    gain = METRICS["accuracy"].per_row(first) - METRICS["accuracy"].per_row(second)
+    return int((gain > 0).sum()), int((gain < 0).sum())
 
 
 def is_better(found: Comparison, alpha: float) -> bool:
@@ -147,15 +225,15 @@ def mcnemar(gained: int, lost: int) -> float:
     return float(binom.sf(gained, gained + lost, 0.5) + 0.5 * binom.pmf(gained, gained + lost, 0.5))
 
 
-def mean_interval(gain: "np.ndarray", alpha: float, rng: "np.random.Generator", resamples: int = RESAMPLES) -> Estimate:
-    """The mean of `gain` (N,) and its BCa interval of confidence 1 - 2 alpha."""
+def resampled_mean(gain: "np.ndarray", rng: "np.random.Generator", resamples: int = RESAMPLES) -> Resampled:
+    """The mean of `gain` (N,)."""
     import numpy as np
 
     value = float(gain.mean())
     centred = gain - value
     spread = float((centred**2).sum())
     if spread <= 1e-24 * max(1.0, value * value) * len(gain):
-        return Estimate(value, value, value)
+        return Resampled(value, np.full(resamples, value))
     values, counts = np.unique(gain, return_counts=True)
     if len(values) <= _FEW:
         draws = rng.multinomial(len(gain), counts / len(gain), size=resamples) @ values / len(gain)
@@ -164,33 +242,29 @@ def mean_interval(gain: "np.ndarray", alpha: float, rng: "np.random.Generator", 
         starts = range(0, resamples, size)
         parts = [gain[rng.integers(len(gain), size=(min(size, resamples - s), len(gain)))].mean(1) for s in starts]
         draws = np.concatenate(parts)
-    return bca(value, draws, float((centred**3).sum()) / (6 * spread**1.5), alpha)
+    return Resampled(value, draws, float((centred**3).sum()) / (6 * spread**1.5))
 
 
-def macro_f1_difference(
-    cells: "np.ndarray",
-    counts: "np.ndarray",
-    classes: int,
-    alpha: float,
-    rng: "np.random.Generator",
-    resamples: int = RESAMPLES,
-) -> Estimate:
-    """cells: (M, 3) label, first's and second's answer as class indices; counts: (M,) rows of each."""
+def resampled_macro_f1(
+    cells: "np.ndarray", counts: "np.ndarray", classes: int, rng: "np.random.Generator", resamples: int = RESAMPLES
+) -> Resampled:
+    """The first's macro-F1 minus the second's. cells: (M, 3) label, first's and second's answer as class indices;
+    counts: (M,) rows of each."""
 
     def difference(block: "np.ndarray") -> "np.ndarray":
         first = macro_f1_of(block, cells[:, 0], cells[:, 1], classes)
         return first - macro_f1_of(block, cells[:, 0], cells[:, 2], classes)
 
-    return _of_cells(difference, counts, classes, alpha, rng, resamples)
+    return _of_cells(difference, counts, classes, rng, resamples)
 
 
 def _of_cells(
-    statistic: "Statistic", counts: "np.ndarray", width: int, alpha: float, rng: "np.random.Generator", resamples: int
-) -> Estimate:
+    statistic: "Statistic", counts: "np.ndarray", width: int, rng: "np.random.Generator", resamples: int
+) -> Resampled:
     import numpy as np
 
     draws = np.concatenate([statistic(block) for block in resampled(counts, rng, resamples, width)])
-    return bca(float(statistic(counts[None])[0]), draws, acceleration(statistic, counts), alpha)
+    return Resampled(float(statistic(counts[None])[0]), draws, acceleration(statistic, counts))
 
 
 def acceleration(statistic: "Statistic", counts: "np.ndarray") -> float:
@@ -206,23 +280,6 @@ def acceleration(statistic: "Statistic", counts: "np.ndarray") -> float:
     off = np.average(without, weights=counts) - without
     spread = float((counts * off**2).sum())
     return float((counts * off**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
-
-
-def bca(value: float, draws: "np.ndarray", acceleration: float, alpha: float) -> Estimate:
-    """The bias-corrected and accelerated interval of confidence 1 - 2 alpha from bootstrap draws (B,)."""
-    import numpy as np
-    from scipy.special import ndtr, ndtri
-
-    if np.ptp(draws) <= 1e-12:
-        return Estimate(value, value, value)
-    # Draws equal to the value count half: of discrete results many are.
-    near = 1e-12 * max(1.0, abs(value))
-    below = ((draws < value - near).mean() + (draws <= value + near).mean()) / 2
-    bias = ndtri(np.clip(below, 1 / len(draws), 1 - 1 / len(draws)))
-    shifted = bias + ndtri(np.array([alpha, 1 - alpha]))
-    ends = ndtr(bias + shifted / (1 - acceleration * shifted))
-    low, high = np.quantile(draws, ends)
-    return Estimate(value, float(low), float(high))
 
 
 def resampled(

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binomtest, bootstrap
 from sklearn.metrics import f1_score
 
-from training.intervals import compare, estimate, is_better, mcnemar, mean_interval, wilson
+from training.intervals import compare, estimate, is_better, mcnemar, p_worse, resampled_mean, wilson
 
 
 def answers(truth, predictions):
@@ -50,7 +50,7 @@ def test_the_interval_of_a_mean_equals_scipys(few):
     rng = np.random.default_rng(0)
     values = rng.choice([-1.0, 0.0, 1.0, 6.0], 300, p=[0.1, 0.6, 0.27, 0.03]) if few else rng.exponential(1, 300)
     expected = bootstrap((values,), np.mean, method="BCa", n_resamples=9999, rng=rng).confidence_interval
-    found = mean_interval(values, 0.025, rng, 9999)
+    found = resampled_mean(values, rng, 9999).interval(0.025)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.01)
 
 
@@ -122,6 +122,23 @@ def test_a_95_percent_interval_misses_the_truth_on_either_side_as_often_as_it_sa
         under += found.high < truth
     for misses in (over, under):
         assert binomtest(misses, trials, 0.025, "greater").pvalue > 0.01, f"{over}, {under} of {trials}"
+
+
+def test_a_p_is_the_alpha_whose_interval_ends_there():
+    found = resampled_mean(np.random.default_rng(0).exponential(1, 400), np.random.default_rng(1), 20_000)
+    for alpha in (0.2, 0.025):
+        assert found.p_below(found.interval(alpha).high) == pytest.approx(alpha, rel=0.05)
+        assert found.p_below(found.interval(alpha).low) == pytest.approx(1 - alpha, rel=0.05)
+
+
+def test_worse_by_more_than_the_margin_is_shown_or_not():
+    truth = ["a"] * 1000
+    good, bad = answers(truth, truth), answers(truth, ["b"] * 100 + ["a"] * 900)
+    assert p_worse("accuracy", bad, good, 0.0, 0.001) < 0.001
+    assert p_worse("accuracy", bad, good, 0.07, 0.001) < 0.01
+    assert p_worse("accuracy", bad, good, 0.1, 0.001) > 0.3
+    assert p_worse("accuracy", good, bad, 0.0, 0.001) > 0.99
+    assert p_worse("accuracy", good, good, 0.0, 0.001) == 1.0
 
 
 def test_intervals_are_the_same_every_time():
