@@ -57,6 +57,9 @@ class Store(ABC):
     def delete(self, key: str) -> None:
         """Remove the object; an absent one is no error."""
 
+    def sweep(self, prefix: str) -> None:  # noqa: B027 (S3 shows no unfinished object)
+        """Remove what killed writers left unfinished below the folder `prefix`, where nobody writes any more."""
+
     @abstractmethod
     def upload(self, path: Path, key: str) -> None:
         """Write or overwrite `key` with a file's content, streamed."""
@@ -172,6 +175,10 @@ class FolderStore(Store):
             pass  # no object has that key
         except OSError as error:
             raise self._refusal(error, f"delete {key}") from error
+
+    def sweep(self, prefix: str) -> None:
+        for path in self._path(prefix).rglob(f"{ASIDE}*"):
+            path.unlink(missing_ok=True)
 
     def upload(self, path: Path, key: str) -> None:
         target = self._path(key)

@@ -179,14 +179,16 @@ class Checkpoints:
         """Remove what is neither among the newest checkpoints nor the best; those of attempts before only once this
         attempt has enough of its own."""
         kept = set(self.steps[-self.keep :])
+        replaced = range(self.attempt if len(kept) == self.keep else 0)
         best = facts.get("best", {}).get("step")
         doomed = []
         with suppress(SlipwayError):
             for key in self.store.list(f"{self.folder}/"):
                 attempt, step = (int(part) for part in key.removeprefix(f"{self.folder}/").split("/")[:2])
-                replaced = attempt < self.attempt and len(kept) == self.keep
-                if step != best and (replaced or (attempt == self.attempt and step not in kept)):
+                if step != best and (attempt in replaced or (attempt == self.attempt and step not in kept)):
                     doomed.append(key)
+            for attempt in replaced:
+                self.store.sweep(f"{self.folder}/{attempt}")
         self._remove(sorted(doomed, key=lambda key: not key.endswith("/manifest.json")))  # never half there
 
     def _remove(self, keys: list[str]) -> None:

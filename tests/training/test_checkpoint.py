@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from infra.errors import SlipwayError, WrongInput
-from infra.store import FolderStore, Store
+from infra.store import ASIDE, FolderStore, Store
 from tests.training.observers import Saving
 from tests.training.small_task import Sequences
 from training import loop
@@ -282,11 +282,13 @@ def test_checkpoints_of_attempts_before_go_once_there_are_enough_new_ones(tmp_pa
     for step in (1, 2):
         save(first, step)
     store.put("runs/run/checkpoints/1/3/00000-000.safetensors", b"a killed writer's")
+    unfinished = tmp_path / "runs/run/checkpoints/1/3" / f"{ASIDE}4711"
+    unfinished.write_bytes(b"a killed writer's")
     second = Saving(store, ALONE, keep=2, attempt=2)
     save(second, 3)
     assert steps_kept(store) == ["1/1", "1/2", "1/3", "2/3"]
     save(second, 4)
-    assert steps_kept(store) == ["2/3", "2/4"]
+    assert steps_kept(store) == ["2/3", "2/4"] and not unfinished.exists()
     late = Saving(store, ALONE, keep=2, attempt=1)  # a process that was stopped, and does not know what came after it
     for step in (5, 6, 7):
         save(late, step)
