@@ -1,4 +1,4 @@
-"""Of many processes that promote at once one wins, the others gate again, and at every instant there is one champion."""
+"""Of many processes that promote at once one wins, the others gate again, and at each instant there is one champion."""
 
 import json
 import multiprocessing
