@@ -38,6 +38,8 @@ class Step:
     """(outputs, progress, key) -> output."""
     damage: Callable[[dict[str, Any]], str | None]
     """What is missing or altered of an output, as one phrase; None when it is whole."""
+    check_inputs: Callable[[Outputs], None] = lambda _: None
+    """Raises Refused where its inputs may not be used, also for a result that is there already."""
 
     @property
     def name(self) -> str:
@@ -73,10 +75,14 @@ def libraries(*names: str) -> dict[str, str]:
 
 
 def decide(store: Store, step: Step, outputs: Outputs, forced: str = "") -> Decision:
-    """Cached, or stale and why; open while steps it needs have no output: what they will give is not known."""
+    """Cached, or stale and why; open while steps it needs have no output: what they will give is not known.
+
+    Raises Refused where its inputs may not be used.
+    """
     unknown = [name for name in step.needs if name not in outputs]
     if unknown:
         return Decision(step=step.name, status="open", reasons=[f"follows {name}" for name in unknown])
+    step.check_inputs(outputs)
     ingredients = step.ingredients(outputs)
     key = digest(ingredients)
     record = _read(store, _place(step, key))
@@ -101,6 +107,7 @@ def decide(store: Store, step: Step, outputs: Outputs, forced: str = "") -> Deci
 
 def execute(store: Store, step: Step, outputs: Outputs, progress: Progress) -> dict[str, Any]:
     """Run a step and record what its key gave."""
+    step.check_inputs(outputs)
     ingredients = step.ingredients(outputs)
     key = digest(ingredients)
     started = time.time()

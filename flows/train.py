@@ -16,7 +16,7 @@ from infra import artifacts, keys
 from infra.errors import WrongInput
 from infra.progress import Progress
 from infra.settings import Settings
-from infra.store import NotFound
+from infra.store import NotFound, Store
 from training.experiment import Experiment
 from training.recipe import load_recipe, settings_class
 from training.refusals import refuse_here
@@ -29,6 +29,10 @@ def dataset_ref(experiment: Experiment, outputs: Outputs) -> str:
     """The version to train on: what the register step gave, else what the experiment's reference means now."""
     registered = outputs.get(f"register {experiment.dataset_name}")
     return registered["ref"] if registered else experiment.dataset
+
+
+def _refuse_withdrawn(store: Store, experiment: Experiment, outputs: Outputs) -> None:
+    refuse_withdrawn(store, registry.resolve(store, dataset_ref(experiment, outputs)))
 
 
 def prepare_step(settings: Settings, experiment: Experiment, needs: tuple[str, ...]) -> Step:
@@ -51,7 +55,6 @@ def prepare_step(settings: Settings, experiment: Experiment, needs: tuple[str, .
 
     def run(outputs: Outputs, progress: Progress, key: str) -> dict[str, Any]:
         version = registry.resolve(store, dataset_ref(experiment, outputs))
-        refuse_withdrawn(store, version)
         contract = registry.contract_of(store, version)
         folders = {role: source.local(settings, outputs) for role, source in sources.items()}
         recipe = load_recipe(experiment.recipe).Recipe(experiment.recipe_settings, folders)
@@ -64,7 +67,15 @@ def prepare_step(settings: Settings, experiment: Experiment, needs: tuple[str, .
     def damage(output: dict[str, Any]) -> str | None:
         return artifact_damage(settings, "prepared", output["prepared"])
 
-    return Step(kind="prepare", subject=experiment.name, needs=needs, ingredients=ingredients, run=run, damage=damage)
+    return Step(
+        kind="prepare",
+        subject=experiment.name,
+        needs=needs,
+        ingredients=ingredients,
+        run=run,
+        damage=damage,
+        check_inputs=lambda outputs: _refuse_withdrawn(store, experiment, outputs),
+    )
 
 
 def train_step(
@@ -93,7 +104,6 @@ def train_step(
         from training import launch
 
         version = registry.resolve(store, dataset_ref(experiment, outputs))
-        refuse_withdrawn(store, version)
         refuse_here(experiment, version.counts)
         request = launch.Request(
             experiment=experiment,
@@ -147,6 +157,7 @@ def train_step(
         ingredients=ingredients,
         run=run,
         damage=damage,
+        check_inputs=lambda outputs: _refuse_withdrawn(store, experiment, outputs),
     )
 
 

@@ -159,3 +159,16 @@ def test_a_lost_model_file_is_noticed(shop: Shop, first: dict[str, Any]) -> None
 
 def test_accept_needs_a_reason(shop: Shop) -> None:
     assert "--reason" in shop.run("retrain", "reviews", "--accept", "code", code=2).stderr
+
+
+def test_a_withdrawn_version_is_refused_although_all_is_cached(shop: Shop, first: dict[str, Any]) -> None:
+    shop.ask("retrain", "reviews")
+    assert states(shop.ask("train", "reviews")) == dict.fromkeys(STEPS[1:5], "cached")
+    shop.run("data", "withdraw", "reviews", "--reason", "no consent")
+    for command in ("train", "retrain", "plan"):
+        (line,) = shop.run(command, "reviews", code=3).stderr.splitlines()
+        assert "reviews@" in line and "was withdrawn by ada" in line and "no consent" in line, command
+        assert "slipway data register" in line, "the way out"
+    shop.write(reviews(760))
+    assert "prepare reviews" in reasons(shop), "other rows are another version"
+    shop.write(reviews(700))

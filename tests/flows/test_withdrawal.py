@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from data_contracts.withdrawal import withdraw
 from flows import promotion, references
 from flows.cli import cli
+from flows.steps import decide, execute
 from flows.train import prepare_step, train_step
 from infra.errors import Refused
 from infra.progress import Progress
@@ -30,8 +31,14 @@ def test_a_withdrawn_version_is_not_trained_on(world, make, monkeypatch):
         name="one", recipe="text_classifier", dataset=world.references["old"], dataset_name="animals"
     )
     withdraw(world.store, world.dataset("old"), "ann", "wrong")
-    with pytest.raises(Refused, match="was withdrawn by ann"):
-        make(world.settings, experiment, ()).run({}, Progress("train"), "key")
+    step = make(world.settings, experiment, ())
+    prepared = {"prepare one": {"prepared": "of old"}}
+    for use in (
+        lambda: decide(world.store, step, prepared),
+        lambda: execute(world.store, step, prepared, Progress("")),
+    ):
+        with pytest.raises(Refused, match="was withdrawn by ann"):
+            use()
 
 
 def test_the_command_names_the_models(world, monkeypatch, capsys):
