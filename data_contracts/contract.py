@@ -35,6 +35,8 @@ from infra.errors import WrongInput, choices
 
 CONTRACTS = Path(__file__).parent / "contracts"
 SUFFIX = ".odcs.yaml"
+DATA = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow", ".feather", ".ipc", ".gz", ".zip", ".txt", ".xlsx")
+"""Endings that no contract has. A JSON document is YAML, and may be one."""
 DERIVED = {"width": "integer", "height": "integer", "mode": "string"}
 """Columns that an image column brings: NAME_width and so on."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
@@ -143,6 +145,11 @@ def shipped() -> list[str]:
 def load_contract(path_or_name: str) -> Contract:
     """The contract in a file, or the shipped one of that name. Raises WrongInput."""
     path = Path(path_or_name)
+    if path_or_name not in shipped() and (path.is_dir() or (path.is_file() and path.suffix.lower() in DATA)):
+        raise WrongInput(
+            f"contract {path}: is {'a folder' if path.is_dir() else 'a file'} of data; `slipway data draft {path}` "
+            f"writes a contract for it, to register with --source {path}"
+        )
     if not path.is_file():
         if path_or_name in shipped():
             path = CONTRACTS / f"{path_or_name}{SUFFIX}"

@@ -54,6 +54,8 @@ class Intake:
     rows_in: int
     origins: list[tuple[int, str, int]] = field(default_factory=list)
     """(index in the table, file, row number) where each unbroken stretch begins."""
+    repeated: int = 0
+    """Rows that equal an earlier one in every column."""
 
     def origin(self, index: int) -> tuple[str, int]:
         """File and row number of a row of the table."""
@@ -97,7 +99,7 @@ def take_in(
                     progress.say(said)
             reading.batch(found)
     table = pa.ipc.open_file(pa.memory_map(str(spool))).read_all()
-    return Intake(table, reading.ids, reading.quarantined, reading.rows_in, reading.origins)
+    return Intake(table, reading.ids, reading.quarantined, reading.rows_in, reading.origins, reading.names.repeated)
 
 
 class _Reading:

@@ -331,13 +331,27 @@ def _commit(store: Store, contract: Contract, draft: "Draft") -> tuple[Version, 
 
 
 def validate_source(
-    contract: Contract, source_uri: str | None = None, progress: Progress | None = None, cache: Path | None = None
+    contract: Contract,
+    source_uri: str | None = None,
+    progress: Progress | None = None,
+    cache: Path | None = None,
+    memory_limit: int | None = None,
+    corrections: "Corrections | None" = None,
 ) -> dict[str, Any]:
-    """What `register` would find, writing nothing: digest, counts, warnings, up to 100 quarantined rows, the report."""
-    from data_contracts.draft import Draft
+    """What `register` would find, writing nothing: digest, counts, warnings, up to 100 quarantined rows, the report.
 
+    `corrections`, as `corrections.in_force` gives them; by default none. Raises as `register` does.
+    """
+    from data_contracts.draft import Draft
+    from data_contracts.memory import Memory, source_bytes
+    from data_contracts.withdrawal import retention_days
+
+    retention_days(contract)
+    cache, contract = cache or _cache(), at(contract, source_uri)
+    fingerprint = load_source(contract.source).fingerprint(contract, source_uri, cache)
+    memory = Memory(contract, source_bytes(fingerprint), memory_limit)
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
-        draft = Draft(at(contract, source_uri), source_uri, cache or _cache(), Path(folder), progress)
+        draft = Draft(contract, source_uri, cache, Path(folder), progress, corrections, memory)
         shown = [
             {"row_id": row.row_id, "reason": row.reason, "file": row.file, "row": row.row}
             for row in draft.intake.quarantined[:100]
@@ -345,6 +359,8 @@ def validate_source(
         return {
             "digest": draft.digest,
             "counts": draft.counts,
+            "corrected": len(draft.corrections.applied),
+            "repeated": draft.intake.repeated,
             "warnings": draft.findings.warnings,
             "quarantined": shown,
             "validation": draft.findings.report,

@@ -279,6 +279,8 @@ class RowIds:
 
     def __init__(self) -> None:
         self.seen: dict[bytes, int] = {}
+        self.repeated = 0
+        """Rows that equal an earlier one."""
 
     def of(self, batch: "pa.RecordBatch") -> list[str]:
         return [self._next(b"row" + row) for row in encode(batch)]
@@ -297,5 +299,6 @@ class RowIds:
         occurrence = self.seen.get(key, 0)
         self.seen[key] = occurrence + 1
         if occurrence:
+            self.repeated += 1
             digest = hashlib.sha256(key + b"#%d" % occurrence)
         return digest.hexdigest()

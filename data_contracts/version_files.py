@@ -51,6 +51,7 @@ class VersionFiles:
         self.facts = {
             "counts": draft.counts,
             "corrected": len(draft.corrections.applied),
+            "repeated": draft.intake.repeated,
             "warnings": draft.findings.warnings,
             "files": self.files,
         }

@@ -30,6 +30,15 @@ class Sections(click.Group):
             with formatter.section(title):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(70)) for name in names])
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click has it; a command that stands in a group is named with its group."""
+        for group, commands in self.commands.items():
+            if args[0] not in self.commands and isinstance(commands, click.Group) and args[0] in commands.commands:
+                raise click.UsageError(f"No such command '{args[0]}'; did you mean 'slipway {group} {args[0]}'?", ctx)
+        return super().resolve_command(ctx, args)
+
 
 @click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="slipway", prog_name="slipway")

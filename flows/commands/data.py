@@ -2,12 +2,15 @@
 
 import json
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flows.commands.output import as_json, emit, first_line, table, workplace
 from infra.errors import Refused
+
+if TYPE_CHECKING:
+    from data_contracts.contract import Contract
 
 SHOWN = 20
 """Quarantined rows that `show` names."""
@@ -52,13 +55,20 @@ def register(contract: str, source: str | None, as_json: bool) -> None:
             memory_limit=settings.memory_limit,
         )
     record_registration(settings, checked, version, started)
-    document = {"ref": f"{version.name}@{version.digest}", "created": created, "counts": version.counts}
+    repeated = version.manifest.get("repeated", 0)
+    document = {
+        "ref": f"{version.name}@{version.digest}",
+        "created": created,
+        "counts": version.counts,
+        "repeated": repeated,
+    }
 
     def human(body: dict[str, Any]) -> None:
         click.echo(f"{version.ref}  {'registered' if created else 'was there already: nothing written'}")
         click.echo("  ".join(f"{name} {count:,}" for name, count in version.counts.items()))
         if version.counts["quarantined"]:
             click.echo(f"why rows were quarantined: slipway data show {version.ref}")
+        _show_repeated(repeated, checked)
         _show_warnings(version.manifest["warnings"])
 
     emit(document, as_json, human)
@@ -71,22 +81,35 @@ def register(contract: str, source: str | None, as_json: bool) -> None:
 def validate(contract: str, source: str | None, as_json: bool) -> None:
     """Check a data set against a contract and write nothing; exit 3 when rows violate it.
 
+    Rows that were corrected count as corrected, as they do when it is registered.
+
     Example: slipway data validate reviews.odcs.yaml --source reviews.csv
     """
     from data_contracts import registry
     from data_contracts.contract import load_contract
+    from data_contracts.corrections import in_force
     from infra.progress import stage
 
     checked = load_contract(contract)
     settings = workplace()
     with stage("validate") as progress:
-        found = registry.validate_source(checked, source, progress, cache=settings.folder / "cache")
+        found = registry.validate_source(
+            checked,
+            source,
+            progress,
+            cache=settings.folder / "cache",
+            memory_limit=settings.memory_limit,
+            corrections=in_force(settings.object_store, checked.name),
+        )
     counts = found["counts"]
 
     def human(body: dict[str, Any]) -> None:
         click.echo(f"{counts['rows_in']:,} rows read, {counts['quarantined']:,} violate the contract")
         for one in body["quarantined"]:
             click.echo(f"  {one['file']}, row {one['row']}: {one['reason']}")
+        if body["corrected"]:
+            click.echo(f"{body['corrected']:,} rows count as they were corrected (slipway data release)")
+        _show_repeated(body["repeated"], checked)
         _show_warnings(body["warnings"])
 
     emit(found, as_json, human)
@@ -146,6 +169,13 @@ def show(ref: str, as_json: bool) -> None:
         _show_warnings(version.manifest["warnings"])
 
     emit(json.loads(json.dumps(document)), as_json, human)
+
+
+def _show_repeated(rows: int, contract: "Contract") -> None:
+    if rows and contract.duplicates is None:
+        click.echo(
+            f"{rows:,} rows repeat an earlier one in every column; all are kept (slipway.duplicates filters them)"
+        )
 
 
 def _show_warnings(warnings: list[dict[str, Any]]) -> None:

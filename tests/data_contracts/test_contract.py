@@ -164,6 +164,15 @@ def test_a_file_that_is_not_there_lists_the_shipped_contracts(tmp_path: Path) ->
         load_contract(str(tmp_path / "latin.odcs.yaml"))
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.parquet", "texts.txt", "images"])
+def test_data_given_as_a_contract_is_told_how_to_get_one(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"a,b\n1,2\n") if path.suffix else path.mkdir()
+    with pytest.raises(WrongInput, match=f"of data; `slipway data draft {path}` writes a contract") as caught:
+        load_contract(str(path))
+    assert "\n" not in str(caught.value)
+
+
 def test_text_that_looks_like_a_date_stays_text() -> None:
     assert load_yaml("since: 2024-01-01\n", "here") == {"since": "2024-01-01"}
 

@@ -19,6 +19,7 @@ from data_contracts.registry import (
     read_split,
     register,
     resolve,
+    validate_source,
 )
 from data_contracts.release import release
 from infra.errors import Refused, WrongInput
@@ -103,6 +104,19 @@ def test_corrected_rows_are_in_the_new_version_and_recorded(bad: tuple[FolderSto
     assert by_id[ids(store, old)["row:parse"]]["before"] == "ragged"
     assert resolve(store, "made").digest == new.digest
     assert all(check.passed for check in audit(store, new))
+
+
+def test_validating_judges_as_registering_would(
+    bad: tuple[FolderStore, Version], made: Contract, tmp_path: Path
+) -> None:
+    store, old = bad
+    assert validate_source(made)["digest"] == old.digest
+    new, _, _ = release(store, "made", all_three(store, old, tmp_path / "fixed.jsonl"), "ann")
+    found = validate_source(made, corrections=in_force(store, "made"))
+    assert (found["digest"], found["counts"], found["corrected"]) == (new.digest, new.counts, 3)
+    assert validate_source(made)["counts"]["quarantined"] == 3, "none are given"
+    with pytest.raises(WrongInput, match="the limit is"):
+        validate_source(made, memory_limit=1)
 
 
 def test_every_later_register_applies_them_until_withdrawn(

@@ -1,0 +1,70 @@
+"""The commands on data sets: what they say to a person at work, and that checking is judged as registering is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from flows.cli import cli, main
+
+DOCUMENT: dict[str, Any] = {
+    "apiVersion": "v3.1.0",
+    "kind": "DataContract",
+    "id": "made",
+    "version": "1.0.0",
+    "status": "active",
+    "servers": [{"server": "here", "type": "local", "path": "rows.csv", "format": "csv"}],
+    "schema": [{"name": "rows", "properties": [
+        {"name": "text", "logicalType": "string"},
+        {"name": "age", "logicalType": "integer", "logicalTypeOptions": {"maximum": 400}},
+    ]}],
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder: 200 rows, one too old, two that repeat another."""
+    lines = ["text,age", *(f"row {number},{number}" for number in range(200)), "old,999", "row 7,7", "row 7,7"]
+    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "made.odcs.yaml").write_text(yaml.safe_dump(DOCUMENT))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLIPWAY_AUTHOR", "ann")
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, list(arguments))
+
+
+def test_rows_that_repeat_another_are_mentioned_where_no_policy_is_set(folder: Path) -> None:
+    sentence = "2 rows repeat an earlier one in every column; all are kept (slipway.duplicates filters them)"
+    assert sentence in run("data", "validate", "made.odcs.yaml").stdout
+    assert sentence in run("data", "register", "made.odcs.yaml").stdout
+    assert json.loads(run("data", "register", "made.odcs.yaml", "--json").stdout)["repeated"] == 2
+    policy = {"customProperties": [{"property": "slipway.duplicates", "value": {"keep": "all"}}]}
+    (folder / "made.odcs.yaml").write_text(yaml.safe_dump(DOCUMENT | policy))
+    assert "repeat an earlier" not in run("data", "register", "made.odcs.yaml").stdout
+
+
+def test_a_corrected_row_counts_as_corrected_when_data_is_checked(folder: Path) -> None:
+    assert run("data", "validate", "made.odcs.yaml").exit_code != 0
+    assert not (folder / ".slipway").exists(), "checking writes nothing"
+    run("data", "register", "made.odcs.yaml")
+    (bad,) = json.loads(run("data", "validate", "made.odcs.yaml", "--json").stdout)["quarantined"]
+    (folder / "fixed.csv").write_text(f"row_id,age\n{bad['row_id']},99\n")
+    assert run("data", "release", "made", "--rows", "fixed.csv").exit_code == 0
+    checked = run("data", "validate", "made.odcs.yaml")
+    assert checked.exit_code == 0 and "1 rows count as they were corrected" in checked.stdout
+
+
+@pytest.mark.parametrize("name", ["register", "validate", "audit", "draft"])
+def test_a_command_without_its_group_is_named_with_it(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name, "made.odcs.yaml"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2 and f"did you mean 'slipway data {name}'?" in line
