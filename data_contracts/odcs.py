@@ -4,6 +4,7 @@ NOTE the schema is applied before the package's own model, because the model dro
 and so turns `requierd: true` into a column that may be empty.
 """
 
+import difflib
 from typing import Any
 
 from infra.errors import WrongInput, choices
@@ -115,6 +116,9 @@ def check_document(document: dict[str, Any], where: str) -> None:
         for column in _listed(table.get("properties")):
             if "logicalType" not in column:  # the schema would then apply the rules of every type, and fail the first
                 path = f"schema.{table.get('name')}.properties.{column.get('name')}"
+                near = difflib.get_close_matches("logicalType", [str(key) for key in column], n=1, cutoff=0.7)
+                if near:
+                    raise WrongInput(f"{where}: {path}: unknown key '{near[0]}'; did you mean 'logicalType'?")
                 raise WrongInput(f"{where}: {path}: logicalType is missing; write `logicalType: string`, say")
     schema = odcs_schema()
     errors = list(Draft201909Validator(schema).iter_errors(document))

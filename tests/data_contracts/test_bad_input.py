@@ -1,5 +1,7 @@
 """Bad input gets one line that names file and field, within limits, and leaves no version behind."""
 
+import gzip
+import itertools
 import json
 import os
 import signal
@@ -132,37 +134,66 @@ def test_an_arrow_file_whose_offsets_lie_is_refused(tmp_path: Path) -> None:
         list(native.table(tmp_path / "lies.arrow", "arrow", ["text"]))
 
 
-def test_bad_input_is_told_before_great_expectations_is_imported(tmp_path: Path) -> None:
-    columns = [{"name": name, "logicalType": "string"} for name in TWO]
-    (tmp_path / "made.odcs.yaml").write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v3.1.0",
-                "kind": "DataContract",
-                "id": "made",
-                "version": "1.0.0",
-                "servers": [{"server": "here", "type": "local", "path": "deep.json", "format": "json"}],
-                "schema": [{"name": "rows", "properties": columns}],
-            }
-        ),
-        encoding="utf-8",
-    )
-    (tmp_path / "deep.json").write_bytes(b"[" * 100_000)
+def told_early(folder: Path, document: Callable[..., dict[str, Any]]) -> dict[str, tuple[list[str], str]]:
+    """Kind of fault -> (arguments of `data register`, words of what is then said)."""
+    outside: dict[str, Any] = {"customProperties": [{"property": "slipway.files", "value": ["../plain.csv"]}]}
+    code = {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "text", "row_condition": "__import__"}}
+    rule = {"name": "code", "type": "custom", "engine": "greatExpectations", "implementation": code}
+    made: dict[str, dict[str, Any]] = {name: document(TWO) for name in ("good", "name", "typo", "code", "out")}
+    made["name"]["id"] = "../../etc"
+    made["typo"]["schema"][0]["properties"][0] = {"name": "text", "logicalTyp": "string"}
+    made["code"]["schema"][0]["quality"] = [rule]
+    made["out"]["servers"][0] |= {"path": "folder", **outside}
+    for name, body in made.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(body), encoding="utf-8")
+    levels = [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in itertools.pairwise("abcdefghi")]
+    (folder / "alias.yaml").write_text("\n".join(["a: &a [x]", *levels]), encoding="utf-8")
+    (folder / "folder").mkdir()
+    (folder / "deep.json").write_bytes(b"[" * 100_000)
+    (folder / "plain.csv").write_bytes(LINES)
+    (folder / "wide.csv").write_bytes(LINES.decode().encode("utf-16"))
+    (folder / "twice.csv").write_bytes(LINES.replace(b"text,kind", b"text,text"))
+    (folder / "quote.csv").write_bytes(LINES + b'"open,a\n' + LINES)
+    (folder / "ragged.csv").write_bytes(LINES.replace(b",a\n", b",a,b\n"))
+    (folder / "zipped.csv.gz").write_bytes(gzip.compress(b"text,kind\n" + bytes(100 << 20)))
+    (folder / "cut.parquet").write_bytes(b"PAR1" + bytes(99) + b"PAR1")
+    contracts = {"name": "id: '../../etc' cannot name", "typo": "'logicalTyp'; did you mean 'logicalType'",
+                 "alias": "more than 20 aliases", "code": "quality[code]", "out": "'../plain.csv' must be a path below"}  # fmt: skip
+    sources = {"deep.json": "nested too deep", "wide.csv": "is UTF-16", "twice.csv": "column 'text' twice",
+               "quote.csv": "is never closed", "zipped.csv.gz": "more than", "cut.parquet": "is not whole Parquet",
+               "ragged.csv": "has 3 fields, not 2"}  # fmt: skip
+    found = {name: ([f"{name}.yaml"], words) for name, words in contracts.items()}
+    return found | {name: (["good.yaml", "--source", name], words) for name, words in sources.items()}
+
+
+def test_bad_input_is_told_before_great_expectations_is_imported(
+    document: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """All in one process, which each may be the first to make import it or take a gigabyte."""
+    kinds = told_early(tmp_path, document)
     script = (
-        "import json, sys\nfrom flows.cli import main\n"
-        "try:\n    main(['data', 'register', 'made.odcs.yaml'])\n"
-        "except SystemExit as end:\n    print(json.dumps([end.code, 'great_expectations' in sys.modules]))\n"
+        "import json, resource, sys\nfrom flows.cli import main\nfor arguments in json.loads(sys.argv[1]):\n"
+        "    try:\n        main(['data', 'register', *arguments])\n"
+        "    except SystemExit as end:\n        told = end.code, 'great_expectations' in sys.modules\n"
+        "    print(json.dumps([*told, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))\n"
+        "    print('--', file=sys.stderr)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", script, json.dumps([arguments for arguments, _ in kinds.values()])],
         cwd=tmp_path,
         env=child_environment(SLIPWAY_WORKSPACE=str(tmp_path / "ws")),
         capture_output=True,
         text=True,
         check=False,
     )
-    assert json.loads(done.stdout) == [2, False]
-    assert "deep.json: is nested too deep" in done.stderr and "Traceback" not in done.stderr
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    errors = done.stderr.split("--\n")
+    assert len(told) == len(kinds) and "Traceback" not in done.stderr, done.stderr
+    for (kind, (_, words)), (code, imported, kilobytes), error in zip(kinds.items(), told, errors, strict=False):
+        said = [line for line in error.splitlines() if line.startswith("slipway: ")]
+        assert code in (2, 3) and not imported and kilobytes < 1 << 20, (kind, code, imported, kilobytes)
+        assert len(said) == 1 and words in said[0] and kind in said[0], error
+    assert not list((tmp_path / "ws").rglob("*.parquet")) and not list((tmp_path / "ws").rglob("manifest.json"))
 
 
 def test_a_contract_of_splits_says_what_is_wrong(document: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
