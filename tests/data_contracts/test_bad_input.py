@@ -158,7 +158,8 @@ def told_early(folder: Path, document: Callable[..., dict[str, Any]]) -> dict[st
     (folder / "zipped.csv.gz").write_bytes(gzip.compress(b"text,kind\n" + bytes(100 << 20)))
     (folder / "cut.parquet").write_bytes(b"PAR1" + bytes(99) + b"PAR1")
     contracts = {"name": "id: '../../etc' cannot name", "typo": "'logicalTyp'; did you mean 'logicalType'",
-                 "alias": "more than 20 aliases", "code": "quality[code]", "out": "'../plain.csv' must be a path below"}  # fmt: skip
+                 "alias": "more than 20 aliases", "code": "quality[code]",
+                 "out": "'../plain.csv' must be a path below"}  # fmt: skip
     sources = {"deep.json": "nested too deep", "wide.csv": "is UTF-16", "twice.csv": "column 'text' twice",
                "quote.csv": "is never closed", "zipped.csv.gz": "more than", "cut.parquet": "is not whole Parquet",
                "ragged.csv": "has 3 fields, not 2"}  # fmt: skip
