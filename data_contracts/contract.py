@@ -16,6 +16,8 @@ Slipway makes of it (every column named anywhere exists). Slipway's own settings
     slipway.quarantine   {limit: 0.1}: refuse the version when a larger share of rows is quarantined
     slipway.drift        {alpha: 0.05, effect: 0.1, block: true, columns: {name: {effect: 0.2, block: false,
                          ignore: true, test: categories}}}
+    slipway.slices       [column, {name: long, condition: {...}}]: parts of the test split that a model must not get
+                         worse on (data_contracts.slices)
 
 and on a column, `slipway.severity: warning` turns what its schema says from quarantine into a remark, and
 `slipway.type: image` makes a `string` column one of decoded pixels. An image column brings three more, which rules
@@ -107,6 +109,8 @@ class Contract:
     """Rules of the whole table; a column's own are with the column."""
     path: str
     """Where it was read from, as the user said it."""
+    slices: tuple[Any, ...] = ()
+    """Columns, and {name, condition}."""
 
     @cached_property
     def digest(self) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from data_contracts.contract import DERIVED, NAME, Column, Contract, Split
 from data_contracts.quality import SEVERITIES, check_rule
+from data_contracts.slices import check_slices
 from data_contracts.source import check_server
 from data_contracts.splits import SPLITS
 from infra.errors import WrongInput, choices
@@ -48,6 +49,7 @@ SETTINGS: dict[str, type | tuple[type, ...]] = {
     "slipway.duplicates": dict,
     "slipway.quarantine": dict,
     "slipway.drift": dict,
+    "slipway.slices": list,
 }
 
 
@@ -103,6 +105,7 @@ class Reader:
             duplicates=self.duplicates(settings.get("slipway.duplicates")),
             quarantine_limit=self.quarantine(settings.get("slipway.quarantine", {})),
             drift=self.drift(settings.get("slipway.drift", {})),
+            slices=check_slices(settings.get("slipway.slices", []), self.names, f"{self.where}: slipway.slices"),
             quality=tuple(self.rules("schema.quality", table.get("quality") or [])),
             path=self.where.removeprefix("contract "),
         )
