@@ -5,6 +5,8 @@ given. It is written as it happens, so that what the arithmetic says of the orde
 """
 
 import json
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,8 @@ class Ledger:
         self.file = path.open("w", encoding="utf-8")
         self.share = lambda one: len(batch_positions(one, batch_size, rank, world_size))
         self.step, self.left = step, self.share(step)
+        self.file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
+        self.file.flush()
 
     def write(self, index: np.ndarray) -> None:
         if not self.left:
@@ -77,8 +81,8 @@ def read_ledger(folder: Path, run: str, attempts: list[dict[str, Any]]) -> dict[
             path = folder / run / f"{entry['attempt']}-{rank}.jsonl"
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
             for line in lines:
-                if line.endswith("\n"):  # else it was killed in the middle of it
-                    said = json.loads(line)
+                said = json.loads(line) if line.endswith("\n") else {}  # it may have been killed in the middle of one
+                if "step" in said:
                     shares.setdefault(said["step"], {}).setdefault(rank, []).extend(said["samples"])
         for step, by_rank in shares.items():
             whole: dict[int, int] = {}

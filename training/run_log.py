@@ -174,9 +174,11 @@ class RunState:
 
     def position(self) -> dict[str, Any]:
         """What a checkpoint's entry says of the log before it, so that a reader can start there."""
+        best = self.checkpoints[-1].get("best", {}).get("step") if self.checkpoints else None
+        newest = self.checkpoints[-CHECKPOINTS_KNOWN:]
         return {
             "attempt_sequence": self.attempt_entry["sequence"],
-            "checkpoints": [one["sequence"] for one in self.checkpoints[-CHECKPOINTS_KNOWN:]],
+            "checkpoints": [one["sequence"] for one in self.checkpoints if one in newest or one["step"] == best],
             "accepted": [one["sequence"] for one in self.accepted],
             "mlflow_run": self.mlflow_run,
             "reported": self.reported,
