@@ -126,6 +126,7 @@ def read_fixed(path: Path, contract: "Contract") -> dict[str, dict[str, Any]]:
     except UnicodeDecodeError as error:
         raise WrongInput(f"file {path}: is not UTF-8 at byte {error.start}; save it as UTF-8") from None
     names = [column.name for column in contract.columns]
+    lists = {column.name for column in contract.columns if column.type == "array"}
     fixed: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(rows, 1):
         row_id = row.get("row_id")
@@ -136,7 +137,7 @@ def read_fixed(path: Path, contract: "Contract") -> dict[str, dict[str, Any]]:
         for name in row:
             if name not in names and name not in ("row_id", *QUARANTINE_COLUMNS):
                 raise WrongInput(f"file {path}: row {number}: column '{name}' is unknown; {choices(str(name), names)}")
-        fixed[row_id] = {name: _plain(row[name], path, number, name) for name in names if name in row}
+        fixed[row_id] = {name: _plain(row[name], path, number, name, lists) for name in names if name in row}
         if not fixed[row_id]:
             raise WrongInput(f"file {path}: row {number}: corrects nothing; give at least one of {', '.join(names)}")
     if not fixed:
@@ -144,9 +145,9 @@ def read_fixed(path: Path, contract: "Contract") -> dict[str, dict[str, Any]]:
     return fixed
 
 
-def _plain(value: Any, path: Path, number: int, name: str) -> Any:
-    value = said_plainly(value) if isinstance(value, list) else value
-    if isinstance(value, dict | bytes) or (isinstance(value, float) and value - value != 0):
+def _plain(value: Any, path: Path, number: int, name: str, lists: set[str]) -> Any:
+    value = said_plainly(value) if isinstance(value, list) and name in lists else value
+    if isinstance(value, list | dict | bytes) or (isinstance(value, float) and value - value != 0):
         raise WrongInput(f"file {path}: row {number}: {name} is no plain value; write text, a number, true or null")
     return value if value is None or isinstance(value, str | bool | int | float) else str(value)
 

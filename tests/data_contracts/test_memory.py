@@ -68,3 +68,52 @@ def test_the_estimate_grows_with_the_rows(contract: Maker, sentences: Rows) -> N
         memory.limit = 10**12
         needed.append(memory.first(batch))
     assert [note.split(",")[0].split()[1] for note in needed] == ["4", "8"]
+
+
+REGISTERING = """
+import json, resource, sys
+from pathlib import Path
+from data_contracts import memory
+from data_contracts.contract import load_contract
+from data_contracts.registry import register
+from infra.store import FolderStore
+
+made = []
+class Kept(memory.Memory):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        made.append(self)
+memory.Memory = Kept
+folder = Path(sys.argv[1])
+register(FolderStore(folder / "store"), load_contract(str(folder / "made.odcs.yaml")), cache=folder / "cache")
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(json.dumps([peak, made[0]._needed(made[0].rows, made[0].rule_bytes)]))
+"""
+
+
+@pytest.mark.slow
+def test_the_estimate_is_near_the_real_peak(
+    document: Callable[..., dict[str, Any]], write: Writer, tmp_path: Path
+) -> None:
+    import json
+    import subprocess
+    import sys
+
+    import yaml
+
+    columns: dict[str, Any] = {
+        "number": {"logicalType": "integer", "unique": True},
+        **{name: {"logicalType": "string", "required": True} for name in ("text", "word", "name")},
+    }
+    rows = [
+        {"number": number, "text": f"{number} and more of it " * 8, "word": f"word {number % 99}", "name": f"n{number}"}
+        for number in range(200_000)
+    ]
+    write(tmp_path / "rows.parquet", rows)
+    made = document(columns, path="rows.parquet", format="parquet")
+    (tmp_path / "made.odcs.yaml").write_text(yaml.safe_dump(made), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", REGISTERING, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    peak, estimate = json.loads(done.stdout)
+    assert 0.8 < estimate / peak < 1.5, f"estimated {estimate / 1e6:.0f} MB, took {peak / 1e6:.0f}"
