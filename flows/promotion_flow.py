@@ -2,7 +2,7 @@
 
 It is resumed, from any process, with what `slipway approve --print` wrote as its input: on Prefect's page, or by
 
-    prefect.client: resume_flow_run(id, run_input={"statement": "..."})
+    POST <api>/flow_runs/<id>/resume    {"run_input": {"statement": "..."}}
 
 The statement is worth what its signature is worth, wherever it came from. Approvals that went into the log meanwhile
 count too: resume with an empty statement.
@@ -38,6 +38,7 @@ def promote_when_approved(
         from prefect import flow
         from prefect.flow_runs import pause_flow_run
         from prefect.input import RunInput
+        from prefect.runtime import flow_run
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
         class Approval(RunInput):
@@ -53,6 +54,7 @@ def promote_when_approved(
                     return promote_version(settings, version, scorecard, reason=reason, policy=policy, statements=given)
                 except (Unapproved, Void) as error:
                     print(f"slipway: {error}", file=sys.stderr)
+                print(f"slipway: waits as flow run {flow_run.id} at {address}", file=sys.stderr, flush=True)
                 given = []
                 approval = pause_flow_run(Approval, timeout=TIMEOUT_S, poll_interval=POLL_S, key=f"approval-{number}")
                 try:

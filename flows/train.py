@@ -121,6 +121,8 @@ def train_step(
             check_resume(store, going, experiment.name, key, request.ingredients)
         elif not launch.find_run(store, experiment.name, key, going.fresh)[1].first:
             promotion.refuse_unapprovable(store, experiment.name, experiment.promotion, settings)
+            if settings.author_key:
+                keys.private_path(settings.keys_folder, settings.author_name)  # refused now, not after the training
         done = launch.train(request, settings, progress, going.fresh, run=going.run, take_over=going.take_over)
         progress.say("packaging the model")
         model = artifacts.load(store, "models", done.ending["model"])
