@@ -179,6 +179,16 @@ def p_worse(
     return max(p, mcnemar(lost, gained))
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's corrected p values, in the same order: S. Holm, Scandinavian Journal of Statistics 6(2), 1979."""
+    corrected = [1.0] * len(p_values)
+    largest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = largest
+    return corrected
+
+
 def resampled_difference(
     metric: str, first: Mapping[str, Sequence[Any]], second: Mapping[str, Sequence[Any]], seed: int, resamples: int
 ) -> Resampled:
