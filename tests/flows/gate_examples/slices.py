@@ -14,12 +14,12 @@ WRONG = [
 
 
 def confused(table: pa.Table) -> pa.Table:
-    """Wrong on every fourth cat and nowhere else: as many right in all, one class worse."""
+    """Wrong on every third cat and nowhere else: about as many right in all, one class worse."""
     changed = []
     cats = 0
     for label in table["label"].to_pylist():
         cats += label == "cat"
-        changed.append("bee" if label == "cat" and cats % 4 == 0 else label)
+        changed.append("bee" if label == "cat" and cats % 3 == 0 else label)
     return table.set_column(table.column_names.index("prediction"), "prediction", pa.array(changed))
 
 
