@@ -252,10 +252,11 @@ def load_checkpoint(store: Store, entry: dict[str, Any], state: TrainState) -> i
         blocks.fill(f"model|{name}", value)
     for phase, optimizer in state.optimizers.items():
         _fill_optimizer(blocks, phase, optimizer, weights)
-    averaged = [name.partition("|")[2] for name in blocks.of if name.startswith("average|")]
-    for name in averaged:
-        state.averages.setdefault(name, torch.empty_like(weights[name.rpartition("|")[2]], requires_grad=False))
-        blocks.fill(f"average|{name}", state.averages[name])
+    for stored in [name for name in blocks.of if name.startswith("average|")]:
+        name = stored.removeprefix("average|")
+        like = weights[name.rpartition("|")[2]]
+        state.averages.setdefault(name, torch.empty_like(like, requires_grad=False))
+        blocks.fill(stored, state.averages[name])
     state.facts.clear()
     state.facts.update(manifest["facts"])
     return manifest["step"]

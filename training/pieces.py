@@ -1,7 +1,8 @@
 """A run's state as named tensors, each worker's part of them, and back.
 
-Names: `model|<parameter or buffer>`, `optimizer|<phase>|<parameter>|<key>`, `average|<parameter>`. By name and not by
-position, so that a changed order of parameters cannot mix them up. Of tied weights the first name stands for all.
+Names: `model|<parameter or buffer>`, `optimizer|<phase>|<parameter>|<key>`, and `average|` before the names of
+`TrainState.averages`. By name and not by position, so that a changed order of parameters cannot mix them up. Of tied
+weights the first name stands for all.
 """
 
 from collections.abc import Iterator

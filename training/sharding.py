@@ -4,6 +4,7 @@ Both average the gradients, and both train the same model to rounding (1e-6 over
 test_sharding.py), so the choice is a matter of `scaling`. A resumed run has the same bits under the same choice.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -56,9 +57,10 @@ def _shard(task: Task, world: World) -> Task:
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     mesh = init_device_mesh(world.device.type, (world.size,))
-    for part in task.shards():
-        fully_shard(part, mesh=mesh)
-    fully_shard(task, mesh=mesh)
+    for part in [*task.shards(), task]:
+        # The outermost too, against torch's default: else its weights stay gathered after a validation, and what
+        # changes them meanwhile (averaged weights swapped in and out) is not seen by the next forward.
+        fully_shard(part, mesh=mesh, reshard_after_forward=True)
     register_fsdp_forward_method(task, "measure")  # it too needs the parameters gathered
     return task
 
@@ -75,9 +77,13 @@ def meeting(module: Any, last: bool) -> Iterator[None]:
 
 
 def clip(parameters: list[torch.Tensor], limit: float) -> float:
-    """Scale the gradients down to `limit` in norm, over all workers' parts. Returns the norm before."""
-    norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    """Scale the gradients down to `limit` in norm, over all workers' parts. Returns the norm before; where it is not
+    finite, the gradients are left to tell why."""
+    norm = torch.nn.utils.get_total_norm([value.grad for value in parameters if value.grad is not None])
+    found = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    if math.isfinite(found):
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    return found
 
 
 def whole(task: Task, build: Callable[[], Task], world: World) -> Task:
@@ -85,10 +91,10 @@ def whole(task: Task, build: Callable[[], Task], world: World) -> Task:
     if world.size == 1 or world.sharding != "fsdp":
         return task
     full = build() if world.rank == 0 else None
-    places = dict(full.state_dict(keep_vars=True)) if full else {}
+    places = full.state_dict(keep_vars=True) if full is not None else {}
     with torch.no_grad():
         for name, value in task.state_dict().items():
             gathered = value.full_tensor() if isinstance(value, DTensor) else value
-            if full:
+            if places:
                 places[name].copy_(gathered)
-    return full or task
+    return task if full is None else full

@@ -14,7 +14,7 @@ class TrainState:
     optimizers: dict[str, torch.optim.Optimizer]
     """By phase."""
     averages: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Averaged weights by the parameter's name, sharded as the parameter is; may be empty."""
+    """Averaged weights by `<parameter>`, other copies by `<kind>|<parameter or buffer>`, sharded as that is."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What else the loop must know to go on, as JSON, equal on every worker. `best`: {"step": the step whose
     checkpoint is kept however old it gets, ...}."""

@@ -31,7 +31,8 @@ def state_of(step: int, width: int = 15) -> TrainState:
     for parameter in task.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
-    state = TrainState(task, {"all": optimizer}, {"embed.weight": torch.empty(51, width)}, {"patience": step})
+    state = TrainState(task, {"all": optimizer}, {}, {"patience": step})
+    state.averages = {"embed.weight": torch.empty(51, width), "best|seen": torch.empty((), dtype=torch.int64)}
     change(state, step)
     return state
 
