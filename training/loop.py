@@ -6,8 +6,9 @@ the workers beside the gradients: this step's counts, the last step's losses, an
 """
 
 import math
+import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from functools import partial
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -16,13 +17,19 @@ import torch
 import torch.distributed as dist
 
 from infra.errors import WrongInput
+from training.averages import averaged, begin_average, keep_as_best, settle_weights, update_average
+from training.diagnosis import Diagnosis
+from training.divergence import Diverged as Diverged
+from training.divergence import Share, explain
 from training.experiment import Training
+from training.hardware import autocast, ready_layers
 from training.randomness import SampleKeys, stream_seed
 from training.sampler import SampleOrder, batch_positions
 from training.sharding import World as World
 from training.sharding import clip, meeting, wrap
 from training.state import TrainState
-from training.task import Phase, Recipe, Task, to_device
+from training.stopping import check_metrics, judge
+from training.task import Batch, Phase, Recipe, Task, to_device
 
 
 class Observer(Protocol):
@@ -30,6 +37,10 @@ class Observer(Protocol):
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
         """The metrics of the step that made `step` steps done. Rank 0 only, in order, each step once."""
+        return
+
+    def finding(self, step: int, sentence: str) -> None:
+        """Something in the model that should not be as it is, in plain words. Rank 0 only, each finding once."""
         return
 
     def wishes(self, step: int) -> tuple[bool, bool]:
@@ -53,10 +64,6 @@ class Observer(Protocol):
         return
 
 
-class Diverged(RuntimeError):
-    """A loss or gradient that is not finite."""
-
-
 def train(
     recipe: Recipe,
     config: Training,
@@ -66,26 +73,34 @@ def train(
 ) -> tuple[Task, bool]:
     """Train to the end, or until the observer wishes to stop. Returns the task and whether it ran to the end.
 
-    `restore` puts a checkpoint into the state and returns the number of steps done.
+    `restore` puts a checkpoint into the state and returns the number of steps done. Raises Diverged, and WrongInput for
+    settings that do not go together.
     """
+    precision = autocast(config, world.device)
     torch.manual_seed(stream_seed(config.seed, "initial weights"))
     task = recipe.build().to(world.device)
+    ready_layers(task, config)
     module = wrap(task, world)
     optimizers = {phase.name: build_optimizer(task, phase, config) for phase in task.phases}
     state = TrainState(task, optimizers)
+    if config.ema:
+        begin_average(state)
+    if config.early_stopping or config.keep == "best":
+        measured = validate(recipe, task, "validation", config, world, at_most=1)
+        check_metrics(config, list(measured), recipe.num_samples("validation"))
     first = restore(state) if restore else 0
     num_samples = recipe.num_samples("train")
     num_steps = config.num_steps(num_samples)
     order = SampleOrder(stream_seed(config.seed, "samples"), num_samples)
     validate_steps = _validation_steps(config, num_samples, num_steps)
+    diagnosis = Diagnosis(task, config.diagnose_every, world)
     pending: dict[str, float] = {}
     names: list[str] = []
     epoch_begun = -1
     last: dict[str, float] = {}
     last_counts: dict[str, float] = {}
-    precision = autocast(config, world.device)
 
-    for step in range(first, num_steps):
+    for step in range(first, state.facts.get("ended", num_steps)):
         positions = batch_positions(step, config.batch_size, world.rank, world.size)
         epoch, index = order.at(positions)
         epoch_now = step * config.batch_size // num_samples
@@ -93,10 +108,8 @@ def train(
             recipe.refresh(task, epoch_now)
             epoch_begun = epoch_now
         keys = SampleKeys.of(stream_seed(config.seed, "sample"), epoch, index)
-        batches = [
-            to_device(recipe.batch("train", index[part], SampleKeys(keys.keys[part])), world.device)
-            for part in micro_batches(len(index), config, world, task.additive)
-        ]
+        cut = partial(_cut, recipe, index, keys, world)
+        batches = [cut(part) for part in micro_batches(len(index), config, world, task.additive)]
 
         own: dict[str, float] = {}
         for batch in batches:
@@ -118,11 +131,13 @@ def train(
         if step > first and world.rank == 0:
             _report(observer, step, last, dict(zip(names, message[len(names) :], strict=False)), last_counts)
 
-        torch.manual_seed(stream_seed(config.seed, "dropout", step, world.rank))
+        seed = stream_seed(config.seed, "dropout", step, world.rank)
+        torch.manual_seed(seed)
         task.train()
         task.before_step(step, num_steps)
         rate = learning_rate(config, step, num_steps)
         pending, norm = {}, 0.0
+        diagnosis.begin(step + 1)
         for phase in task.phases:
             if not phase.span[0] * num_steps <= step < phase.span[1] * num_steps:
                 continue
@@ -130,7 +145,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             for number, batch in enumerate(batches):
                 with meeting(module, last=number + 1 == len(batches)):
-                    with precision():
+                    with precision(), diagnosis.forward():
                         sums = module(batch, phase=phase.name)
                     total = sum(
                         task.loss_weight(name) * value * (world.size / max(counts[name], 1.0))
@@ -140,33 +155,63 @@ def train(
                 for name, value in sums.items():
                     pending[name] = pending.get(name, 0.0) + float(value.detach())
             parameters = [value for group in optimizer.param_groups for value in group["params"]]
-            norm = clip(parameters, config.clip_norm or math.inf)
-            for group in optimizer.param_groups:
-                group["lr"] = rate * phase.learning_rate_scale
-            if not math.isfinite(norm):
-                raise Diverged(f"step {step + 1}: the gradient is not finite (losses of this worker: {pending})")
-            optimizer.step()
+            with diagnosis.update(parameters):
+                norm = clip(parameters, phase.of(config).clip_norm or math.inf)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * phase.learning_rate_scale
+                if not math.isfinite(norm):
+                    torch.manual_seed(seed)
+                    again = Share(recipe, index, batches, cut, partial(_losses, task, phase.name, precision))
+                    diverged = explain(step + 1, task, again, world)
+                    if world.rank == 0:
+                        observer.finding(step + 1, str(diverged))
+                    raise diverged
+                optimizer.step()
         task.after_step(step, world.sum)
-        last, last_counts = {"learning_rate": rate, "gradient_norm": norm}, counts
+        if config.ema:
+            update_average(state, config.ema, step + 1)
+        last, last_counts = {"learning_rate": rate, "gradient_norm": norm, **diagnosis.metrics()}, counts
+        if world.rank == 0:
+            for sentence in diagnosis.findings():
+                observer.finding(step + 1, sentence)
 
         if step + 1 in validate_steps or step + 1 == num_steps:
-            found = validate(recipe, task, "validation", config, world)
+            with averaged(state):
+                found = validate(recipe, task, "validation", config, world)
+                is_best, ends = judge(config, state.facts, found, step + 1)
+                if is_best:
+                    keep_as_best(state)
             last |= {f"validation_{name}": value for name, value in found.items()}
-        ending = stopping or step + 1 == num_steps
-        if saving or ending:
+            if ends:
+                state.facts["ended"] = step + 1
+        at_end = step + 1 == state.facts.get("ended", num_steps)
+        if saving or stopping or at_end:
             # The step's own losses have not met yet: settle them, so that the log is complete up to the checkpoint.
             losses = world.sum(torch.tensor([pending.get(name, 0.0) for name in names], dtype=torch.float64)).tolist()
             if world.rank == 0:
                 _report(observer, step + 1, last, dict(zip(names, losses, strict=True)), counts)
-            if ending:
+            if stopping or at_end:
                 settle(observer, world)  # the checkpoint before: one is written at a time
             observer.save(step + 1, state)
-            if ending:
+            if stopping or at_end:
                 settle(observer, world)
             pending, first = {}, step + 1
-        if stopping and step + 1 < num_steps:
+        if at_end:
+            break
+        if stopping:
             return task, False
+    settle_weights(state)
     return task, True
+
+
+def _cut(recipe: Recipe, index: np.ndarray, keys: SampleKeys, world: World, part: slice) -> Batch:
+    """A part of a worker's samples as a batch on its device."""
+    return to_device(recipe.batch("train", index[part], SampleKeys(keys.keys[part])), world.device)
+
+
+def _losses(task: Task, phase: str, precision: Callable[[], Any], batch: Batch) -> dict[str, torch.Tensor]:
+    with precision():
+        return task(batch, phase=phase)
 
 
 def settle(observer: Observer, world: World) -> None:
@@ -177,11 +222,14 @@ def settle(observer: Observer, world: World) -> None:
     observer.wait()
 
 
-def validate(recipe: Recipe, task: Task, split: str, config: Training, world: World) -> dict[str, float]:
-    """The task's measures over a whole split, each worker its share; the same masks and noise every time."""
+def validate(
+    recipe: Recipe, task: Task, split: str, config: Training, world: World, at_most: int | None = None
+) -> dict[str, float]:
+    """The task's measures over a whole split, or `at_most` so many samples of it, each worker its share; the same masks
+    and noise every time."""
     task.eval()
     totals: dict[str, list[float]] = {}
-    num_samples = recipe.num_samples(split)
+    num_samples = min(recipe.num_samples(split), at_most or sys.maxsize)
     mine = np.arange(world.rank, num_samples, world.size)
     with torch.no_grad():
         for begin in range(0, -(-num_samples // world.size), 4 * config.batch_size):
@@ -205,6 +253,7 @@ def validate(recipe: Recipe, task: Task, split: str, config: Training, world: Wo
 
 def build_optimizer(task: Task, phase: Phase, config: Training) -> torch.optim.Optimizer:
     """Weight decay on matrices only: decaying biases and norms' scales pulls them to 0 for no gain."""
+    config = phase.of(config)
     owned = [value for name, value in task.named_parameters() if value.requires_grad and phase.owns(name)]
     groups = [
         {"params": [value for value in owned if value.ndim >= 2], "weight_decay": config.weight_decay},
@@ -248,14 +297,6 @@ def micro_batches(num_samples: int, config: Training, world: World, additive: bo
         )
     edges = np.linspace(0, num_samples, parts + 1).round().astype(int)
     return [slice(begin, end) for begin, end in pairwise(edges) if end > begin]
-
-
-def autocast(config: Training, device: torch.device) -> Callable[[], Any]:
-    """The context of the forward passes. bf16 only where it is fast: a CPU without native bf16 is 4x slower in it."""
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    if config.precision == "bf16" or (config.precision == "auto" and native):
-        return lambda: torch.autocast(device.type, torch.bfloat16)
-    return nullcontext
 
 
 def _report(

@@ -19,7 +19,8 @@ How the kinds of model fit, without a branch in the loop:
   (`torch.distributed.nn.all_gather`) and returns the sum over its own rows. The loop refuses to split such a batch.
 - *frozen parts*: `requires_grad_(False)` in `Recipe.build`; only what needs a gradient reaches an optimiser.
 - *phases* (parts trained in turn, or against each other): several `Phase`s, each with its parameters, its own
-  optimiser and its span of the run. In one step the active phases follow each other, each with its own forward.
+  optimiser and its span of the run. In one step the active phases follow each other, each with its own forward, which
+  is told the phase and returns that phase's losses.
 - *state outside the gradient* (EMA weights, an EMA codebook): a buffer, changed in `after_step`, with sums over
   workers through the `reduce` it is given.
 - *values that depend on the step* (annealed temperature, noise schedule): `before_step` sets them. Noise itself is
@@ -34,13 +35,14 @@ How the kinds of model fit, without a branch in the loop:
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
+from training.experiment import Training
 from training.randomness import SampleKeys
 from training.recipe import RecipeSettings
 
@@ -58,6 +60,12 @@ class Phase:
     span: tuple[float, float] = (0.0, 1.0)
     """First and last share of the run in which the phase is active."""
     learning_rate_scale: float = 1.0
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """What this phase has otherwise than the section `training`: optimizer, betas, weight_decay, clip_norm."""
+
+    def of(self, config: Training) -> Training:
+        """The settings of the phase's optimiser."""
+        return config.model_copy(update=dict(self.overrides))
 
 
 class Task(torch.nn.Module, ABC):
