@@ -70,4 +70,4 @@ def settle_weights(state: TrainState) -> None:
 
 def local(value: torch.Tensor) -> torch.Tensor:
     """This worker's part, sharing memory with the whole."""
-    return value.detach().tolocal() if isinstance(value, DTensor) else value.detach()
+    return (value.to_local() if isinstance(value, DTensor) else value).detach()
