@@ -42,7 +42,7 @@ def check_time(searches: "list[tuple[str, pa.ChunkedArray]]", seconds: float = S
     if not searches:
         return
     command = [sys.executable, "-I", __file__]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={}) as process:
         assert process.stdin is not None and process.stdout is not None
         try:
             head = {"seconds": seconds, "patterns": [pattern for pattern, _ in searches]}
