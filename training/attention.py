@@ -9,7 +9,7 @@ Plugged into transformers through its `AttentionInterface`, whose functions rece
 (1, heads, tokens, width) and every extra keyword that the model's forward was given.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -60,9 +60,9 @@ class Boundaries:
         return replace(self, ends=ends, position_ids=self.position_ids[:, self.sorting], sorting=None)
 
     def to(self, device: torch.device) -> "Boundaries":
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        tensors = {name: part.to(device) for name, part in parts.items() if isinstance(part, torch.Tensor)}
-        return replace(self, **tensors)
+        sorting = None if self.sorting is None else self.sorting.to(device)
+        position_ids = self.position_ids.to(device)
+        return replace(self, ends=self.ends.to(device), position_ids=position_ids, sorting=sorting)
 
 
 def packed_attention(
@@ -93,23 +93,25 @@ def packed_attention(
 
         ends, longest = boundaries.ends, boundaries.longest
         window = (-1, 0) if causal else (-1, -1)
-        out = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling, window_size=window, enable_gqa=grouped)
-        return out[None], None
+        out: Any = varlen_attn(
+            q, k, v, ends, ends, longest, longest, scale=scaling, window_size=window, enable_gqa=grouped
+        )
+        return out.unsqueeze(0), None
     if boundaries.sorting is not None:
         q, k, v = (part.index_select(0, boundaries.sorting) for part in (q, k, v))
     # One split and one cat, not a slice a group: a slice's gradient is a tensor as large as the whole.
     sizes = [count * length for count, length in boundaries.groups]
-    mixed = [
-        functional.scaled_dot_product_attention(
-            *(part.unflatten(0, group).transpose(1, 2) for part in parts),  # (samples, H, length, D)
-            dropout_p=dropout, scale=scaling, is_causal=causal, enable_gqa=grouped,
-        ).transpose(1, 2).flatten(0, 1)
-        for group, *parts in zip(boundaries.groups, q.split(sizes), k.split(sizes), v.split(sizes), strict=True)
-    ]  # fmt: skip
+    mixed = []
+    for group, *parts in zip(boundaries.groups, q.split(sizes), k.split(sizes), v.split(sizes), strict=True):
+        rows = [part.unflatten(0, group).transpose(1, 2) for part in parts]  # (samples, H, length, D)
+        out = functional.scaled_dot_product_attention(
+            rows[0], rows[1], rows[2], dropout_p=dropout, scale=scaling, is_causal=causal, enable_gqa=grouped
+        )
+        mixed.append(out.transpose(1, 2).flatten(0, 1))
     out = torch.cat(mixed)
     if boundaries.sorting is not None:
         out = torch.empty_like(out).index_copy(0, boundaries.sorting, out)
-    return out[None], None
+    return out.unsqueeze(0), None
 
 
 def kernel_fits(query: torch.Tensor, dropout: float) -> bool:

@@ -46,9 +46,9 @@ class Share:
 
 def explain(step: int, task: Task, share: Share, world: World) -> Diverged:
     """What to raise for the failing step; every worker calls and gets the same. The gradients are still there."""
-    layer, rows = _forward(task, share), ()
-    if layer:
-        rows = _guilty(task, share, alone=task.additive and not (world.size > 1 and world.sharding == "fsdp"))
+    layer = _forward(task, share)
+    alone = task.additive and not (world.size > 1 and world.sharding == "fsdp")  # a forward there is everyone's
+    rows = _guilty(task, share) if layer and alone else ()
     found = (layer, rows, _ids(share, range(len(share.index))))
     everyone: list[Any] = [found]
     if world.size > 1:
@@ -98,10 +98,8 @@ def _watched(task: Task, first: list[str]) -> Iterator[None]:
             handle.remove()
 
 
-def _guilty(task: Task, share: Share, alone: bool) -> tuple[str, ...]:
-    """The rows whose sample is not finite by itself; none where each is, or where samples cannot be run alone."""
-    if not alone:
-        return ()
+def _guilty(task: Task, share: Share) -> tuple[str, ...]:
+    """The rows whose sample is not finite by itself; none where none is, or each."""
     wrong = []
     for number in range(len(share.index)):
         with torch.no_grad():

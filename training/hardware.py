@@ -33,7 +33,7 @@ def ready_layers(task: Task, config: Training) -> None:
             )
         for layer in task.shards():
             # Not torch's wrapper module: it would change the parameters' names.
-            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)  # type: ignore[method-assign]
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
     if config.compile:
         for layer in task.shards() or [task]:
             layer.compile(dynamic=True)

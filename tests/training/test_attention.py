@@ -107,7 +107,7 @@ def test_the_encoder_sees_samples_sorted_and_the_states_come_back_in_order() -> 
     from training.text import encode_packed
 
     lengths = torch.tensor(LENGTHS["mixed"])
-    batch = {"input_ids": torch.arange(int(lengths.sum()))[None], "boundaries": Boundaries.of(lengths)}
+    batch: dict[str, Any] = {"input_ids": torch.arange(int(lengths.sum()))[None], "boundaries": Boundaries.of(lengths)}
 
     class Encoder(torch.nn.Module):
         def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor, boundaries: Boundaries) -> Any:
@@ -135,7 +135,9 @@ def test_the_cuda_kernel_is_asked_for_what_the_groups_compute(causal: bool, monk
         assert given["cu_seq_q"].dtype == torch.int32 and given["max_q"] == given["max_k"] == 5
         parts = [
             functional.scaled_dot_product_attention(
-                *(given[name][begin:end].transpose(0, 1)[None] for name in ("query", "key", "value")),
+                given["query"][begin:end].transpose(0, 1)[None],
+                given["key"][begin:end].transpose(0, 1)[None],
+                given["value"][begin:end].transpose(0, 1)[None],
                 scale=given["scale"], is_causal=given["window_size"] == (-1, 0), enable_gqa=given["enable_gqa"],
             )[0].transpose(0, 1)
             for begin, end in itertools.pairwise(given["cu_seq_q"].tolist())
@@ -144,7 +146,7 @@ def test_the_cuda_kernel_is_asked_for_what_the_groups_compute(causal: bool, monk
 
     q, k, v = torch.randn(3, 1, 2, 10, 8).unbind()
     boundaries = Boundaries.of(torch.tensor([5, 2, 3]))
-    options = {"scaling": 0.3, "is_causal": causal, "boundaries": boundaries}
+    options: Any = {"scaling": 0.3, "is_causal": causal, "boundaries": boundaries}
     expected, _ = attention.packed_attention(torch.nn.Module(), q, k, v, None, **options)
     assert not attention.kernel_fits(q, 0.0), "the kernel is not on the CPU"
     monkeypatch.setattr(attention, "kernel_fits", lambda query, dropout: True)

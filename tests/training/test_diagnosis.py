@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.training.examples import open_recipe
+from tests.training.gloo_group import GlooGroup
 from tests.training.observers import Silent
 from training import loop
 from training.experiment import Training
@@ -94,7 +95,7 @@ def stack(depth: int, activation: type[torch.nn.Module], norm: bool = True, scal
 def dead_relu() -> Regression:
     task = stack(3, torch.nn.ReLU)
     with torch.no_grad():
-        task.layers[1][0].bias.fill_(-50.0)
+        task.get_parameter("layers.1.0.bias").fill_(-50.0)
     return task
 
 
@@ -210,10 +211,27 @@ def test_the_layer_where_it_began_is_named(backward: bool, layer: str) -> None:
     told = Telling()
 
     def make() -> Regression:
-        return Regression(*healthy().layers[:2], Breaks(backward), *healthy().layers[:2])
+        first, second = (list(healthy().layers.children())[:2] for _ in range(2))
+        return Regression(*first, Breaks(backward), *second)
 
     with pytest.raises(loop.Diverged, match="step 4") as caught:
         loop.train(Vectors(make), Training(steps=9, batch_size=32, validate_every=1e9), loop.World(), told)
     assert caught.value.layer == layer
     assert len(caught.value.rows) == 32, "no row is at fault: all of the batch are named"
     assert told.told[-1] == (4, str(caught.value))
+
+
+def diverge(world: loop.World) -> tuple[str, tuple[str, ...], str]:
+    recipe = Vectors(healthy, poisoned=37)
+    with pytest.raises(loop.Diverged) as caught:
+        loop.train(recipe, Training(steps=8, batch_size=16, validate_every=1e9), world, Silent())
+    return str(caught.value), caught.value.rows, caught.value.layer
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_workers_agree_on_what_one_of_them_saw(gloo_pair: GlooGroup, sharding: Any) -> None:
+    first, second = gloo_pair.run(diverge, sharding=sharding)
+    assert first == second
+    message, rows, layer = first
+    assert "row-37" in rows and (len(rows) == 1 or sharding == "fsdp"), message
+    assert "layer 'layers.0.0'" in layer, message
