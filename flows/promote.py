@@ -17,12 +17,12 @@ from flows.binding import package_files
 from flows.code_key import code_of
 from flows.config import load_config
 from flows.evidence import Evidence, Subject, find_champion
-from flows.gate import parse_gates, passed, run_gates
+from flows.gate import Gate, parse_gates, passed, run_gates
 from flows.models import ModelVersion
 from flows.steps import Outputs, Step, libraries, record
 from flows.train import artifact_damage
 from infra import artifacts
-from infra.errors import WrongInput
+from infra.errors import SlipwayError, WrongInput
 from infra.progress import Progress
 from infra.settings import Settings
 from infra.store import Store
@@ -181,6 +181,7 @@ def gate(
 ) -> tuple[str, bool]:
     """Run the experiment's gates on a version. Returns the scorecard artifact's digest and whether it passed."""
     from flows.scorecard import build_scorecard
+    from infra.tracking import log_card
 
     store = settings.object_store
     gates = parse_gates(experiment.gates, f"experiment {experiment.name}")
@@ -198,9 +199,44 @@ def gate(
             curves=learning_curves(settings, version),
             lineage=lineage(settings, version),
             policy=experiment.promotion.get("policy", "automatic"),
+            gates=gates,
+            changes=changes_since(settings, version, champion, gates),
+            champion_curves=learning_curves(settings, _version_of(store, champion)) if champion else None,
         )
         written = artifacts.commit_folder(store, "scorecards", Path(scratch))
+        log_card(settings, read_state(RunLog(store, version.run)).mlflow_run, Path(scratch) / "README.md")
     return written.digest, passed(verdicts)
+
+
+def _version_of(store: Store, champion: Subject) -> ModelVersion:
+    return references.resolve(store, champion.ref)
+
+
+def changes_since(
+    settings: Settings, version: ModelVersion, champion: Subject | None, gates: Sequence[Gate]
+) -> dict[str, Any] | None:
+    """{"gates", "experiment", "code", "data"}: what `flows.changes` finds between the champion and a version."""
+    from flows import changes
+
+    store = settings.object_store
+    reigning = promotion.champion(store, version.name)
+    if champion is None or reigning is None:
+        return None
+    before = _version_of(store, champion)
+    had = changes.champion_gates(store, reigning.scorecard)
+    now = {gate.name: gate.model_dump(mode="json") for gate in gates}
+    try:
+        data = changes.data_changes(
+            store, registry.resolve(store, before.dataset), registry.resolve(store, version.dataset)
+        )
+    except SlipwayError:
+        data = None  # a gate says why; the page says that it cannot be read
+    return {
+        "gates": None if had is None else changes.gate_changes(had, now),
+        "experiment": changes.experiment_changes(before.experiment, version.experiment),
+        "code": changes.code_changes(_train_record(settings, before), _train_record(settings, version)),
+        "data": data,
+    }
 
 
 def bases(settings: Settings, version: ModelVersion) -> dict[str, ModelVersion]:

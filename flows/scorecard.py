@@ -7,20 +7,23 @@ from the data and may be hostile: the template escapes everything, and a content
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flows import scorecard_plots as plots
 from flows.evidence import Evidence, MissingEvidence, Subject
-from flows.gate import Verdict, passed
+from flows.gate import Gate, Verdict, passed
 from flows.page import pages
+from flows.side_by_side import side_by_side
 
 FORMAT = 1
 MAX_CURVE_POINTS = 400
-MAX_CONFUSION_LABELS = 24
 MAX_MISTAKES = 12
+ENERGY = (("energy_kwh", "energy", "kWh"), ("co2_kg", "emissions", "kg of CO2e"))
 MAX_MISTAKES_OF_A_KIND = 2
 
 
@@ -56,16 +59,24 @@ def build_scorecard(
     curves: Mapping[str, Sequence[Sequence[float]]],
     lineage: Lineage,
     policy: str = "automatic",
+    gates: Sequence[Gate] = (),
+    changes: Mapping[str, Any] | None = None,
+    champion_curves: Mapping[str, Sequence[Sequence[float]]] | None = None,
 ) -> dict[str, Any]:
-    """Write `scorecard.json` and `scorecard.html` into `folder`; returns what the JSON holds.
+    """Write `scorecard.json`, `scorecard.html` and `README.md` (the model card) into `folder`; returns what the JSON
+    holds.
 
-    curves: name -> [[step, value], ...], e.g. {"fine-tuning: train loss": [[10, 2.1], ...]}. A candidate whose
-    evaluation is missing still gets its page, without figures: its gates have said no.
+    curves: name -> [[step, value], ...], e.g. {"fine-tuning: train loss": [[10, 2.1], ...]}. gates: what the verdicts
+    are of, whose settings the next candidate's page compares with its own. changes: what `flows.changes` found, see
+    `flows.promote.changes_since`. A candidate whose evaluation is missing still gets its page, without figures: its
+    gates have said no.
     """
+    from flows.model_card import model_card
+
     try:
         evaluation = evidence.evaluation(candidate)
         metrics: dict[str, Any] | None = evaluation.metrics
-        mistakes = _mistakes(evaluation.predictions().to_pylist())
+        mistakes = _mistakes(evaluation.predictions(), evidence, candidate)
     except MissingEvidence:
         metrics, mistakes = None, []
     card = {
@@ -76,10 +87,15 @@ def build_scorecard(
         "compared_with": champion.sequence if champion else None,
         "champion": {**_facts(champion), "sequence": champion.sequence} if champion else None,
         "policy": policy,
-        "notes": _notes(metrics or {}),
+        "notes": _notes(metrics or {}, changes),
+        "gates": {gate.name: gate.model_dump(mode="json") for gate in gates},
         "verdicts": [asdict(verdict) for verdict in verdicts],
         "metrics": metrics,
+        "side_by_side": side_by_side(evidence, candidate, champion) if champion and metrics else None,
+        "changes": changes,
+        "energy": _energy(evidence, candidate),
         "curves": {name: _thinned(points) for name, points in curves.items()},
+        "champion_curves": {name: _thinned(points) for name, points in (champion_curves or {}).items()},
         "mistakes": mistakes,
         "lineage": asdict(lineage),
     }
@@ -87,13 +103,20 @@ def build_scorecard(
     text = json.dumps(card, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "scorecard.json").write_text(text, encoding="utf-8")
     (folder / "scorecard.html").write_text(render(json.loads(text)), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(json.loads(text)), encoding="utf-8")
     return card
+
+
+def compares_nothing(verdict: Mapping[str, Any]) -> bool:
+    """Whether it passed because there was no champion: it cites the promotion log and has seen no value."""
+    return verdict["passed"] and verdict["observed"] is None and verdict["evidence"].startswith("promotions/")
 
 
 def headline(verdicts: Sequence[Verdict]) -> str:
     """The outcome in a few plain words."""
     blocked = [verdict for verdict in verdicts if not verdict.passed and verdict.severity == "block"]
     warned = [verdict for verdict in verdicts if not verdict.passed and verdict.severity == "warn"]
+    idle = sum(compares_nothing(asdict(verdict)) for verdict in verdicts)
     if not verdicts:
         return "No gate was run, which is a no"
     if blocked:
@@ -101,34 +124,80 @@ def headline(verdicts: Sequence[Verdict]) -> str:
         return f"{len(blocked)} of {len(verdicts)} gates {'says' if len(blocked) == 1 else 'say'} no: {names}"
     if warned:
         warnings = f"{len(warned)} warning{'s' if len(warned) > 1 else ''}"
-        return f"May be promoted, with {warnings}: {', '.join(verdict.gate for verdict in warned)}"
+        found = f"May be promoted, with {warnings}: {', '.join(verdict.gate for verdict in warned)}"
+        return f"{found}; {idle} had nothing to compare" if idle else found
+    if idle:
+        said = len(verdicts) - idle
+        return f"May be promoted: {said} gate{' says' if said == 1 else 's say'} yes, {idle} had nothing to compare"
     return f"May be promoted: all {len(verdicts)} gates say yes"
 
 
 def render(card: Mapping[str, Any]) -> str:
     """The page of a scorecard's JSON."""
     environment = pages()
-    environment.filters.update(figure=_figure, scale=_scale)
-    metrics = card["metrics"]
+    environment.filters.update(figure=plots.figure, scale=plots.scale, filename=_filename)
+    environment.tests["idle"] = compares_nothing
+    metrics, both = card["metrics"], card.get("side_by_side")
+    others = card.get("champion_curves") or {}
+    charts = (plots.chart(name, points, others.get(name, ())) for name, points in card["curves"].items())
     return environment.get_template("scorecard.html").render(
         card=card,
+        both=both,
         tone="no" if not card["passed"] else "yes" if all(v["passed"] for v in card["verdicts"]) else "warn",
-        figures=_compared(metrics) if metrics else [],
-        confusion=_confusion(metrics) if metrics else None,
-        charts=[chart for name, points in card["curves"].items() if (chart := _chart(name, points))],
+        against_baseline=_against_baseline(metrics) if metrics else "",
+        figures=plots.compared(metrics, both) if metrics else [],
+        confusion=plots.confusion(metrics) if metrics else None,
+        reliability=plots.reliability(metrics) if metrics else None,
+        drift=plots.drift(card["verdicts"]),
+        slices=plots.slices(card["verdicts"]),
+        verdicts=sorted(card["verdicts"], key=lambda one: (one["passed"], one["severity"] != "block")),
+        charts=[chart for chart in charts if chart],
         lists=_lists(card),
     )
 
 
-def _notes(metrics: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before believing the figures."""
+def _filename(key: str) -> str:
+    """The last part of a key, a digest in it cut short."""
+    return re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"\1…", key.rstrip("/").rpartition("/")[2])
+
+
+def _against_baseline(metrics: Mapping[str, Any]) -> str:
+    """How it does beside the linear model, in plain words, worse included."""
+    name, reached = metrics["baseline"]["name"], f"{metrics['baseline']['accuracy']['value']:.3f}"
+    difference = metrics["difference"]["accuracy"]
+    if difference["low"] > 0:
+        return f"better than {name}, a linear model ({reached})"
+    if difference["high"] < 0:
+        return f"worse than {name}, a linear model that trains in seconds and reaches {reached}"
+    return f"no better than {name}, a linear model ({reached}), as far as these rows can tell"
+
+
+def _energy(evidence: Evidence, candidate: Subject) -> dict[str, float] | None:
+    from flows.gates.energy import run_energy
+
+    try:
+        return run_energy(evidence, candidate)[0]
+    except MissingEvidence:
+        return None
+
+
+def _notes(metrics: Mapping[str, Any], changes: Mapping[str, Any] | None) -> list[str]:
+    """What a reader must know before believing the figures or the verdict."""
+    found = []
+    if changes is not None:
+        gates = changes["gates"]
+        if gates is None:
+            found.append("What the champion's gates were is not recorded: whether one was removed cannot be told.")
+        else:
+            looser = [one["sentence"] for one in gates if one["what"] in ("removed", "loosened", "changed")]
+            found += [f"Since the champion: {sentence}" for sentence in looser]
     reads = metrics.get("test_reads", 1)
-    if reads < 2:
-        return []
-    return [
-        f"This model has been evaluated on its test split {reads} times: whoever trained it may have known these rows' "
-        "answers, and the figures flatter it."
-    ]
+    if reads > 1:
+        found.append(
+            f"This model has been evaluated on its test split {reads} times: whoever trained it may have known these "
+            "rows' answers, and the figures flatter it."
+        )
+    return found
 
 
 def _facts(subject: Subject) -> dict[str, Any]:
@@ -144,10 +213,14 @@ def _facts(subject: Subject) -> dict[str, Any]:
     }
 
 
-def _mistakes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The wrong answers it was surest of, at most two for each pair of classes."""
+def _mistakes(predictions: Any, evidence: Evidence, candidate: Subject) -> list[dict[str, Any]]:
+    """The wrong answers it was surest of, at most two for each pair of classes; personal inputs as hashes."""
+    from data_contracts.row_sample import personal_columns
+
+    names = ["row_id", "label", "prediction", "confidence", "baseline_prediction", "text"]
     kinds: Counter[tuple[str, str]] = Counter()
-    chosen = []
+    chosen: list[dict[str, Any]] = []
+    rows = predictions.select(names).to_pylist()
     for row in sorted(rows, key=lambda row: (-row["confidence"], row["row_id"])):
         kind = (row["label"], row["prediction"])
         if row["label"] == row["prediction"] or kinds[kind] >= MAX_MISTAKES_OF_A_KIND:
@@ -156,6 +229,13 @@ def _mistakes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         chosen.append(row)
         if len(chosen) == MAX_MISTAKES:
             break
+    contract = evidence.contract(candidate)
+    if chosen and personal_columns(contract) & {*contract.inputs, contract.label}:
+        said = evidence.shown_inputs(candidate, [row["row_id"] for row in chosen])
+        for row, text in zip(chosen, said, strict=True):
+            row["text"] = text
+            for place in ("label", "prediction", "baseline_prediction"):
+                row[place] = evidence.shown_label(candidate, row[place])
     return chosen
 
 
@@ -168,103 +248,6 @@ def _thinned(points: Sequence[Sequence[float]]) -> list[list[float]]:
     return [finite[position * (len(finite) - 1) // last] for position in range(MAX_CURVE_POINTS)]
 
 
-def _figure(value: float | None, measure: str = "") -> str:
-    """A number as the page writes it: signed where it is a difference, whole where it is a count."""
-    if value is None:
-        return "none"
-    if "minus" in measure and value:
-        return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
-    if abs(value) > 1:
-        return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"
-    return f"{value:.3f}"
-
-
-def _scale(verdict: Mapping[str, Any]) -> dict[str, float] | None:
-    """Where threshold, observed value and interval stand on one line, in percent of its width; None without them."""
-    observed, threshold = verdict["observed"], verdict["threshold"]
-    if observed is None or threshold is None:
-        return None
-    low, high = verdict["interval"] or (observed, observed)
-    least, most = min(low, observed, threshold), max(high, observed, threshold)
-    room = (most - least or abs(most) or 1.0) * 0.12
-
-    def place(value: float) -> float:
-        return round(100 * (value - least + room) / (most - least + 2 * room), 2)
-
-    return {
-        "low": place(low),
-        "width": round(place(high) - place(low), 2),
-        "observed": place(observed),
-        "threshold": place(threshold),
-    }
-
-
-def _compared(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The figures side by side: one block a metric, one bar a model, on a line from 0 to 1."""
-    from training.evaluation import COMPARED
-    from training.metrics import METRICS
-
-    blocks = []
-    for metric in COMPARED:
-        bars = [("this model", metrics["model"]), (metrics["baseline"]["name"], metrics["baseline"])]
-        if metric in metrics["majority"]:
-            bars.append((f"always “{metrics['majority']['label']}”", metrics["majority"]))
-        rows = [
-            {
-                "name": name,
-                **found[metric],
-                "left": round(100 * found[metric]["low"], 2),
-                "width": round(100 * (found[metric]["high"] - found[metric]["low"]), 2),
-                "at": round(100 * found[metric]["value"], 2),
-            }
-            for name, found in bars
-        ]
-        blocks.append({"title": METRICS[metric].title, "rows": rows, "difference": metrics["difference"][metric]})
-    return blocks
-
-
-def _confusion(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The confusion matrix as shares of each true class; of many classes, those with the most mistakes."""
-    labels, counts = metrics["labels"], metrics["model"]["confusion"]
-    errors = [sum(row) - row[index] for index, row in enumerate(counts)]
-    worst = sorted(range(len(labels)), key=lambda index: -errors[index])[:MAX_CONFUSION_LABELS]
-    shown = sorted(worst)
-    rows = []
-    for truth in shown:
-        total = sum(counts[truth])
-        cells = [
-            {
-                "count": counts[truth][answer],
-                "share": round(counts[truth][answer] / total, 4) if total else 0.0,
-                "right": truth == answer,
-            }
-            for answer in shown
-        ]
-        rows.append({"label": labels[truth], "cells": cells})
-    return {"labels": [labels[index] for index in shown], "rows": rows, "left_out": len(labels) - len(shown)}
-
-
-def _chart(name: str, points: Sequence[Sequence[float]]) -> dict[str, Any] | None:
-    """One curve in a box of 300 x 100 units; None for fewer than two points."""
-    if len(points) < 2:
-        return None
-    steps, values = [point[0] for point in points], [point[1] for point in points]
-    width, height = (max(steps) - min(steps)) or 1, (max(values) - min(values)) or 1
-
-    def place(step: float, value: float) -> str:
-        return f"{300 * (step - min(steps)) / width:.1f},{96 - 92 * (value - min(values)) / height:.1f}"
-
-    return {
-        "name": name,
-        "line": " ".join(place(step, value) for step, value in points),
-        "top": max(values),
-        "bottom": min(values),
-        "first": steps[0],
-        "last": steps[-1],
-        "final": values[-1],
-    }
-
-
 def _lists(card: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, Any]]]]:
     """Lineage as titled lists of name and value."""
     lineage, candidate = card["lineage"], card["candidate"]
@@ -274,6 +257,8 @@ def _lists(card: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, Any]]]]:
         ("finished", lineage["created"]),
         ("started from", lineage["base"]),
     ]
+    spent = card.get("energy") or {}
+    run += [(title, f"{plots.figure(spent[name])} {unit}") for name, title, unit in ENERGY if name in spent]
     bound = [(name, candidate[name]) for name in ("model", "package_digest", "dataset", "contract", "evaluation")]
     return [
         ("Run", run),

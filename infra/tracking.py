@@ -203,6 +203,13 @@ def log_package(
     return logged.model_uri, package_digest, str(version.version)
 
 
+def log_card(settings: Settings, run_id: str, card: Path) -> None:
+    """Put a model card beside the model that the run made; the newest stands. Nothing for a run that MLflow lacks."""
+    if run_id:
+        with _asking(settings) as client:
+            client.log_artifact(run_id, str(card), "model_card")
+
+
 def set_alias(settings: Settings, name: str, version: str, alias: str) -> None:
     """Point an alias of a registered model at a version."""
     from mlflow.exceptions import MlflowException

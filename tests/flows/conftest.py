@@ -211,10 +211,10 @@ class World:
         )
         return artifacts.commit_folder(self.store, "scorecards", folder).digest
 
-    def promote(self, candidate: Subject) -> Subject:
-        """Make it champion; returns it as the champion that gates see."""
+    def promote(self, candidate: Subject, **more: Any) -> Subject:
+        """Make it champion, `more` given to its scorecard; returns it as the champion that gates see."""
         version = references.resolve(self.store, candidate.ref)
-        card = self.scorecard(candidate, champion=find_champion(self.store, "animals"))
+        card = self.scorecard(candidate, champion=find_champion(self.store, "animals"), **more)
         promotion.promote(self.store, version, card, author="mel")
         champion = find_champion(self.store, "animals")
         assert champion is not None

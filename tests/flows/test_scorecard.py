@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
+from flows.changes import code_changes, experiment_changes, gate_changes
 from flows.evidence import Evidence
+from flows.gate import parse_gates
+from flows.promotion import champion
 from flows.scorecard import MAX_CURVE_POINTS, MAX_MISTAKES_OF_A_KIND, build_scorecard, headline, render
 from infra import artifacts
+from tests.flows.conftest import CONTRACT
 
 HOSTILE = [
     "<script>alert('owned')</script>",
@@ -126,7 +130,8 @@ def test_page_runs_nothing_and_loads_nothing(world):
     candidate = world.candidate(texts=HOSTILE)
     page = page_of(world, world.scorecard(candidate, curves={"loss": [[1, 2.0], [2, 1.0]]}))
     assert not {"script", "link", "img", "iframe", "object", "base", "form"} & set(page.tags)
-    assert not [name for name, _ in page.attributes if name in ("src", "href", "action") or name.startswith("on")]
+    assert not [name for name, _ in page.attributes if name in ("src", "action") or name.startswith("on")]
+    assert all(value.startswith("#") for name, value in page.attributes if name == "href")
     assert not [value for _, value in page.attributes if "url(" in value or "@import" in value]
     html = world.store.get(next(key for key in world.store.list("scorecards/") if key.endswith(".html"))).decode()
     assert "default-src 'none'" in html and "url(" not in html and "@import" not in html
@@ -149,10 +154,12 @@ def test_hostile_strings_stay_text_wherever_they_stand(world, hostile):
     card["verdicts"][0] |= {"sentence": hostile, "measure": hostile, "details": [{hostile: hostile}]}
     card["candidate"]["name"] = card["lineage"]["base"] = card["lineage"]["experiment"] = hostile
     card["lineage"] |= {"accepted": [hostile], "libraries": {hostile: hostile}}
+    card["notes"] = [hostile]
     page = Page(render(card))
     visible = "".join(f"[U+{ord(c):04X}]" if c in "\u202e\u2066\x00\x1b" else c for c in hostile)
-    # 6 mistakes, 4 classes and answers among them, 4 class names, a curve, 5 in the gate, 7 in heading and lineage.
-    assert page.text.count(" ".join(visible.split())) >= 20
+    # 6 mistakes, 4 classes and answers among them, 4 class names, a curve, 5 in the gate, a note, 7 in heading and
+    # lineage.
+    assert page.text.count(" ".join(visible.split())) >= 21
     assert set(page.tags) <= set(expected.tags) | {"details", "table"}
     assert {name for name, _ in page.attributes} == {name for name, _ in expected.attributes}
     assert not any(ord(character) < 32 and character != "\n" for character in page.text)
@@ -202,14 +209,153 @@ def test_headline_counts_in_plain_words(world):
     yes = world.judge("threshold", {"minimum": 0.5}, candidate)
     no = world.judge("threshold", {"minimum": 0.9}, candidate)
     warning = world.judge("beats_baseline", {}, candidate)
+    idle = world.judge("champion", {}, candidate)
     assert headline([yes, yes]) == "May be promoted: all 2 gates say yes"
+    assert headline([yes, idle]) == "May be promoted: 1 gate says yes, 1 had nothing to compare"
+    assert headline([yes, warning, idle]).endswith("1 warning: beats_baseline; 1 had nothing to compare")
     assert headline([yes, warning]) == "May be promoted, with 1 warning: beats_baseline"
     assert headline([yes, no, warning]) == "1 of 3 gates says no: threshold"
     assert headline([no, no]) == "2 of 2 gates say no: threshold, threshold"
     assert headline([]) == "No gate was run, which is a no"
 
 
-def test_both_files_are_one_artifact(world):
+def test_all_files_are_one_artifact(world):
     digest = world.scorecard(world.candidate())
     artifact = artifacts.load(world.store, "scorecards", digest)
-    assert set(artifact.files) == {"scorecard.json", "scorecard.html"}
+    assert set(artifact.files) == {"scorecard.json", "scorecard.html", "README.md"}
+
+
+# The champion beside it, and what changed ------------------------------------------------------------------------------
+
+
+def gates_of(**sections: Any) -> list[Any]:
+    return parse_gates(sections, "experiment animals")
+
+
+def since(world: Any, candidate: Any, champion: Any, gates: list[Any]) -> dict[str, Any]:
+    from flows.promote import changes_since
+    from flows.references import resolve
+
+    found = changes_since(world.settings, resolve(world.store, candidate.ref), champion, gates)
+    assert found is not None
+    return found
+
+
+def test_a_gate_removed_or_loosened_since_the_champion_stands_on_the_first_screen(world):
+    before = gates_of(threshold={"minimum": 0.6}, champion={"margin": 0.02}, label_issues={}, drift={})
+    first = world.promote(world.candidate(), gates=before)
+    candidate = world.candidate()
+    now = gates_of(
+        threshold={"minimum": 0.5}, champion={"margin": 0.05}, drift={"severity": "warn"}, baseline={"margin": 0.01}
+    )
+    digest = world.scorecard(candidate, champion=first, gates=now, changes=since(world, candidate, first, now))
+    notes = card_of(world, digest)["notes"]
+    assert notes == [
+        "Since the champion: Gate label_issues was removed.",
+        "Since the champion: Gate threshold was loosened: minimum from 0.6 to 0.5.",
+        "Since the champion: Gate champion was loosened: margin from 0.02 to 0.05.",
+        "Since the champion: Gate drift was loosened: severity from block to warn.",
+    ]
+    text = page_of(world, digest).text
+    assert text.index(notes[0]) < text.index("A gate that blocks")
+    assert "Gate baseline is new." in text.partition("What changed since the champion")[2]
+
+
+@pytest.mark.parametrize(
+    ("field", "old", "new", "what"),
+    [
+        ("minimum", 0.5, 0.6, "tightened"),
+        ("maximum_mb", 10.0, 20.0, "loosened"),
+        ("maximum_kwh", 1.0, None, "loosened"),
+        ("p95_ms", None, 50.0, "tightened"),
+        ("decide_by", "bound", "value", "loosened"),
+        ("severity", "warn", "block", "tightened"),
+        ("minimum_rows", 200, 100, "changed"),
+        ("floor", 0.5, None, "loosened"),
+    ],
+)
+def test_which_way_a_setting_moved_is_told(field, old, new, what):
+    (found,) = gate_changes({"one": {field: old}}, {"one": {field: new}})
+    assert found["what"] == what
+
+
+def test_a_champion_without_a_record_of_its_gates_is_told_and_is_no_reason_for_silence(world):
+    first = world.promote(world.candidate())
+    entry = champion(world.store, "animals")
+    assert entry is not None
+    world.store.delete(f"scorecards/{entry.scorecard}/scorecard.json")
+    candidate, now = world.candidate(), gates_of(threshold={"minimum": 0.5})
+    changes = since(world, candidate, first, now)
+    card = card_of(world, world.scorecard(candidate, champion=first, gates=now, changes=changes))
+    assert card["changes"]["gates"] is None and "cannot be told" in card["notes"][0]
+
+
+def test_candidate_and_champion_stand_side_by_side_with_the_rows_where_they_differ(world):
+    first = world.promote(world.candidate(right=0.9))
+    candidate = world.candidate(right=0.85)
+    digest = world.scorecard(candidate, champion=first, changes=since(world, candidate, first, []))
+    both = card_of(world, digest)["side_by_side"]
+    rows = len(world_truth(world))
+    assert (both["won"], both["both_right"]) == (0, round(0.85 * rows))
+    assert both["lost"] == round(0.9 * rows) - round(0.85 * rows) and len(both["examples"]["lost"]) == 6
+    assert both["both_right"] + both["won"] + both["lost"] + both["both_wrong"] == rows
+    for row in both["examples"]["lost"]:
+        assert row["champion"] == row["label"] != row["candidate"]
+    text = page_of(world, digest).text
+    assert both["examples"]["lost"][0]["text"] in text and "The same dataset version" in text
+
+
+def test_what_changed_in_the_data_is_counted(world):
+    first = world.promote(world.candidate())
+    candidate = world.candidate(dataset="grown")
+    changes = since(world, candidate, first, [])
+    assert "100 rows came, 100 went, 0 changed, 2,900 are the same" in changes["data"]["sentences"][0]
+    text = page_of(world, world.scorecard(candidate, champion=first, changes=changes)).text
+    assert "100 rows came, 100 went" in text
+
+
+def test_the_experiment_and_the_functions_that_changed_are_named():
+    old = {"ingredients": {"code": {"training.loop": {"train": "a", "step": "b"}}}}
+    new = {"ingredients": {"code": {"training.loop": {"train": "c", "step": "b"}}}}
+    assert code_changes(old, new) == ["training/loop.py: train"] and code_changes(None, new) is None
+    before = {"training": {"epochs": 4}, "gates": {"threshold": {"minimum": 0.5}}}
+    after = {"training": {"epochs": 6}, "gates": {}}
+    assert experiment_changes(before, after) == ["training.epochs: from 4 to 6"]
+
+
+def test_personal_inputs_are_shown_as_hashes_everywhere(world):
+    secret = CONTRACT.replace(
+        "{name: text, logicalType: string,", "{name: text, logicalType: string, classification: PII,"
+    )
+    rows = [f"secret {label} lives in house {n},{label}" for n in range(200) for label in ("ant", "bee", "cat")]
+    world.add_dataset("secret", "text,label\n" + "\n".join(rows) + "\n", secret)
+    first = world.promote(world.candidate(dataset="secret"))
+    candidate = world.candidate(dataset="secret", right=0.8)
+    digest = world.scorecard(candidate, champion=first, changes=since(world, candidate, first, []))
+    for name in ("scorecard.json", "scorecard.html", "README.md"):
+        assert b"lives in house" not in world.store.get(f"scorecards/{digest}/{name}")
+    assert all(row["text"].startswith("#") for row in card_of(world, digest)["mistakes"])
+
+
+def test_the_model_card_is_one_the_hub_reads(world):
+    from huggingface_hub import ModelCard
+
+    candidate = world.candidate()
+    digest = world.scorecard(candidate, [world.judge("threshold", {"minimum": 0.5}, candidate)])
+    card = ModelCard(world.store.get(f"scorecards/{digest}/README.md").decode())
+    found = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert found["accuracy"] == card_of(world, digest)["metrics"]["model"]["accuracy"]["value"]
+    assert card.data.slipway["model_digest"] == candidate.model and card.data.datasets == ["animals"]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_the_model_card_shows_hostile_strings_and_obeys_none(world, hostile):
+    from flows.model_card import model_card
+
+    card = card_of(world, world.scorecard(world.candidate()))
+    card["verdicts"][0]["sentence"] = card["lineage"]["base"] = card["lineage"]["author"] = hostile
+    card["lineage"]["experiment"] = f"recipe: x\n```\n{hostile}\n"
+    body = model_card(card).partition("\n---\n")[2]
+    outside = body.partition("```yaml")[0]
+    assert "<script" not in outside and "<img" not in outside and "</style" not in outside
+    assert body.count("```") == 2 and "\x1b" not in body and "\u202e" not in body
