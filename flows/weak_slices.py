@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from data_contracts.contract import Contract
 
-DEPTH = 3
+DEPTH = 2
 WEAKEST = 3
 """Leaves handed on: each one more asks more of all."""
 MAX_CATEGORIES = 20
@@ -74,7 +74,7 @@ def weak_slices(
     if not found or to_grow.sum() < 4 * minimum:
         return {}
     names, columns = list(found), np.stack(list(found.values()), 1)
-    least = max(minimum, int(LEAST_SHARE * to_grow.sum()))
+    least = max(2 * minimum, int(LEAST_SHARE * to_grow.sum()))  # twice: chance leaves fewer on the other half
     tree = DecisionTreeRegressor(max_depth=DEPTH, min_samples_leaf=least, random_state=0)
     tree.fit(columns[to_grow], gains[to_grow])
     leaf = tree.apply(columns)

@@ -76,7 +76,7 @@ def bin_of(confidence: "np.ndarray", bins: int = BINS) -> "np.ndarray":
 
     bins = max(1, min(bins, len(confidence) // ROWS_A_BIN))
     edges = np.unique(np.quantile(confidence, np.arange(1, bins) / bins)) if bins > 1 else np.empty(0)
-    return np.searchsorted(edges, confidence, side="right")
+    return np.searchsorted(edges[edges > confidence.min()], confidence, side="right")
 
 
 def per_row_losses(probabilities: "np.ndarray", truth: "np.ndarray") -> "tuple[np.ndarray, np.ndarray]":
