@@ -19,8 +19,9 @@ from data_contracts.near_duplicates import compared_columns, near_duplicates
 from data_contracts.repeats import NAMED, contradictions, remarks, repeats
 from data_contracts.row_sample import hidden, personal_columns
 from data_contracts.rows import exact_text
+from data_contracts.rules import columns_of_rules
 from data_contracts.splits import SPLITS, assign, key_columns, keys
-from data_contracts.validation import Findings, columns_of_rules, validate
+from data_contracts.validation import Findings, validate
 from infra.digests import digest
 from infra.errors import Refused, SlipwayError
 from infra.progress import Progress

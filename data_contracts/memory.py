@@ -30,7 +30,7 @@ class Memory:
     """The estimate of one registration. Raises WrongInput as soon as it is above the limit."""
 
     def __init__(self, contract: "Contract", source_bytes: int, limit: int | None):
-        from data_contracts.validation import columns_of_rules
+        from data_contracts.rules import columns_of_rules
 
         self.contract = contract
         self.rules = columns_of_rules(contract)

@@ -8,7 +8,8 @@ import pytest
 from data_contracts.contract import Contract
 from data_contracts.quality import expectations
 from data_contracts.rows import schema_of
-from data_contracts.validation import Findings, _exception, rules_of, validate
+from data_contracts.rules import rules_of
+from data_contracts.validation import Findings, _exception, validate
 from infra.errors import WrongInput
 
 Maker = Callable[..., Contract]
