@@ -24,7 +24,7 @@ import torch
 
 from infra.artifacts import Damaged, check_format
 from infra.digests import digest_bytes, digest_file
-from infra.errors import SlipwayError
+from infra.errors import SlipwayError, WrongInput
 from infra.store import NotFound, Store
 from training.blocks import Blocks
 from training.buffers import Buffers, Part
@@ -71,6 +71,7 @@ class Checkpoints:
         """On rank 0: makes that checkpoint exist, trying for so many seconds."""
         self.committing: Future[None] | None = None
         self.failing = False
+        self.step = 0
         self.steps: list[int] = []
         """Of this attempt's checkpoints that exist."""
 
@@ -83,7 +84,7 @@ class Checkpoints:
         """Begin a checkpoint. Where one is under way, wait for this worker's part of it: the buffers are still read."""
         if self.part is not None:
             wait_for([self.part])
-        place = f"{self.folder}/{self.attempt}/{step}"
+        self.step, place = step, f"{self.folder}/{self.attempt}/{step}"
         filled = self.buffers.fill(own_pieces(state, self.world))
         about = {"step": step, "workers": self.world.size, "facts": json.loads(json.dumps(state.facts))}
         self.write = lambda patience: self._write(place, about, filled, patience)
@@ -102,6 +103,7 @@ class Checkpoints:
             return
         self.part = None
         if failed:
+            self._complain(self.step)(f"{failed} of {self.world.size} workers could not write their part")
             return
         if self.world.rank == 0:
             self.committing = self.writer.submit(self.commit, RETRY_S)
@@ -228,9 +230,17 @@ def damage(store: Store, entry: dict[str, Any]) -> str | None:
 
 
 def read_manifest(store: Store, entry: dict[str, Any]) -> dict[str, Any]:
-    """Raises NotFound, Damaged when it is not the one that the log's entry names."""
+    """Raises NotFound, Damaged when it is not the one that the log's entry names, WrongInput for another format."""
     where = f"{entry['place']}/manifest.json"
-    data = store.get(where)
+    try:
+        data = store.get(where)
+    except NotFound:
+        if store.exists(f"{entry['place']}/{entry['digest']}/manifest.json"):
+            raise WrongInput(
+                f"checkpoint {entry['place']}: has format 1, of before workers wrote their own parts; finish the run "
+                "with the Slipway that began it, or train anew with another training.seed"
+            ) from None
+        raise
     if digest_bytes(data) != entry["digest"]:
         raise Damaged(f"{store.uri}: {where} was altered")
     manifest = json.loads(data)

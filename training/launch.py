@@ -220,18 +220,21 @@ def _refuse_live_attempt(log: RunLog, state: RunState) -> None:
 def _show_progress(log: RunLog, progress: Progress, projection: Any, ended: threading.Event) -> None:
     """Follow the newest attempt's heartbeat."""
     sequence = attempt = 0
+    said = ""
     while not ended.wait(POLL_S):
         try:
             sequence = sequence or log.last_sequence()
             for entry in log.entries(after=sequence):
                 sequence = entry["sequence"]
                 attempt = entry["attempt"] if entry["kind"] == "attempt" else attempt
-            for one in entry.get("skipped", ()):
-                progress.say(f"checkpoint of step {one['step']} left out: {one['why']}")
+                for one in entry.get("skipped", ()):
+                    progress.say(f"checkpoint of step {one['step']} left out: {one['why']}")
             beat = log.heartbeat(attempt) if attempt else None
         except SlipwayError as error:
             progress.say(f"the store is away, training goes on ({error})")
             continue
+        if beat and beat.get("trouble", said) != said:
+            progress.say(said := beat["trouble"])
         if beat and beat.get("step"):
             problem = f"  MLflow is away ({projection.problem})" if projection.problem else ""
             note = beat.get("note") or f"loss {beat['loss']:.3f}"

@@ -53,16 +53,19 @@ class Recorder(loop.Observer):
         self.log, self.attempt, self.world, self.training, self.num_steps = log, attempt, world, training, num_steps
         self.writer, self.feed, self.energy = writer, feed, energy
         self.checkpoints = Checkpoints(
-            log.store, log.run, attempt, world, keep=training.keep_checkpoints, record=self._record_checkpoint
-        )
+            log.store, log.run, attempt, world, keep=training.keep_checkpoints, record=self._record_checkpoint,
+            say=self._trouble,
+        )  # fmt: skip
         self.saved, self.saved_step = time.monotonic(), first_step
         self.points: list[tuple[int, dict[str, float], float]] = []
+        self.findings: list[dict[str, Any]] = []
         self.taking = threading.Lock()
         self.writing = threading.Lock()
         self.overtaken: Overtaken | None = None
         self.stop_reason = ""
         self.machine = Machine(self)
         self.progress: dict[str, Any] = {"step": 0, "num_steps": num_steps, "note": "beginning"}
+        self.trouble: dict[str, str] = {}
         self.begun = self.flushed = time.monotonic()
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._keep_up, daemon=True)
@@ -91,6 +94,9 @@ class Recorder(loop.Observer):
         self.progress = {"step": step, "num_steps": self.num_steps, "loss": loss, "rate": self.machine.rate(step)}
         while len(self.points) >= MOST_KEPT and not self.overtaken:
             time.sleep(0.1)
+
+    def finding(self, step: int, sentence: str) -> None:
+        self.findings.append({"step": step, "sentence": sentence})
 
     def wishes(self, step: int) -> tuple[bool, bool]:
         by_time = time.monotonic() - self.saved >= self.training.checkpoint_every_s
@@ -134,6 +140,9 @@ class Recorder(loop.Observer):
             points, self.points = self.points, []
         try:
             with self.writing:
+                while self.findings:
+                    self.writer.append("finding", **self.findings[0])
+                    self.findings.pop(0)
                 entry = self.writer.append(kind, **body, points=points)
         except SlipwayError as error:
             with self.taking:
@@ -146,6 +155,10 @@ class Recorder(loop.Observer):
 
     def say(self, note: str) -> None:
         self.progress = {**self.progress, "note": note}
+
+    def _trouble(self, what: str) -> None:
+        """Told to the terminal through the heartbeat, once."""
+        self.trouble = {"trouble": what}
 
     # The thread.
 

@@ -148,6 +148,13 @@ def test_another_models_checkpoint_is_refused_by_the_first_name_that_differs(tmp
         load_checkpoint(store, observer.entries[0], state_of(1, width=9))
 
 
+def test_a_checkpoint_of_the_first_format_is_refused_in_one_line(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    store.put("runs/run/checkpoints/1/5/abc/manifest.json", b"{}")
+    with pytest.raises(WrongInput, match="has format 1"):
+        newest_whole(store, [{"step": 5, "place": "runs/run/checkpoints/1/5", "digest": "abc"}])
+
+
 class Gated(FolderStore):
     """A folder that is slow or away as the test says."""
 

@@ -28,9 +28,9 @@ def train_whole(world: World, config: Training) -> tuple[dict[str, torch.Tensor]
     return _numbers(whole(task, recipe.build, world).state_dict()), observer.points
 
 
-@pytest.mark.parametrize("micro_batch_size", [None, 3])
-def test_sharded_workers_train_what_copies_do(gloo_pair: GlooGroup, micro_batch_size: int | None) -> None:
-    config = CONFIG.model_copy(update={"micro_batch_size": micro_batch_size})
+@pytest.mark.parametrize("changes", [{}, {"micro_batch_size": 3, "ema": 0.9, "validate_every": 0.5}])
+def test_sharded_workers_train_what_copies_do(gloo_pair: GlooGroup, changes: dict[str, Any]) -> None:
+    config = CONFIG.model_copy(update=changes)
     copies, copied = gloo_pair.run(train_whole, config, sharding="ddp")[0]
     shards, sharded = gloo_pair.run(train_whole, config, sharding="fsdp")[0]
     assert copied[50]["loss"] < 0.5 * copied[1]["loss"], "it learns"
