@@ -18,6 +18,8 @@ from training.run_log import RunLog, RunState, read_tail, state_at
 EVERY_S = 5.0
 POSITION = "slipway.log_position"
 DIFFERED = "slipway.replayed_differently"
+NOTE = "mlflow.note.content"
+"""MLflow shows it at the top of the run's page."""
 TIMED = "system/"
 """How the names of metrics begin that measure the machine: a replay's are never the same."""
 
@@ -35,6 +37,7 @@ class Projection:
         self.waiting: list[Point] = []
         self.values: dict[int, dict[str, float]] = {}
         self.differed: set[int] = set()
+        self.findings: list[str] = []
         self.problem = ""
         """Why the tracking server could not be reached the last time; empty when it was."""
         self.ended = threading.Event()
@@ -70,6 +73,8 @@ class Projection:
             tags = {POSITION: str(self.state.sequence)}
             if self.differed:
                 tags[DIFFERED] = ranges(self.differed)
+            if self.findings:
+                tags[NOTE] = "\n".join(f"- {one}" for one in self.findings)
             tracking.log_points(self.settings, self.run_id, self.waiting, tags)
             self.position, self.waiting = self.state.sequence, []
         return self.run_id
@@ -83,6 +88,7 @@ class Projection:
             tags = tracking.run_tags(self.settings, tail.mlflow_run)
             self.position = int(tags.get(POSITION, 0))
             self.differed = set(steps_of(tags.get(DIFFERED, "")))
+            self.findings = [line.removeprefix("- ") for line in tags.get(NOTE, "").splitlines()]
         newest = tail.checkpoints[-1] if tail.checkpoints else {}
         near = "before" in newest and self.position >= newest["sequence"]
         if near and newest["before"]["furthest"] <= newest["step"]:
@@ -96,6 +102,9 @@ class Projection:
         assert self.state is not None
         for entry in self.log.entries(after=self.state.sequence):
             furthest = self.state.furthest
+            if entry["kind"] == "finding" and entry["attempt"] == self.state.attempt:
+                said = f"step {entry['step']}: {entry['sentence']}"
+                self.findings += [said] if said not in self.findings else []  # a replay finds it again
             for step, values, when in self.state.apply(entry):
                 if step > furthest:
                     self.values[step] = values

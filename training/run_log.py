@@ -6,6 +6,7 @@
     attempt     a group of workers begins, naming the checkpoint it goes on from; it overtakes the attempt before it
     checkpoint  a whole checkpoint exists, and where; with what a reader that starts here has to know of before
     metrics     points [step, {name: value}, unix seconds]; checkpoints and endings carry points too
+    finding     something in the model that should not be as it is, in plain words
     mlflow      the run's id in MLflow
     accepted    a person let the run go on under changed code, and why
     stopped | failed | finished      how an attempt ended; finished names the model's digest

@@ -45,7 +45,9 @@ def _arms(size: int) -> tuple[str, ...]:
 def _open(name: str, folder: Path) -> Any:
     from training.examples import open_recipe
 
-    still = {"dropout": 0.0} if "dropout" in settings_class(name).model_fields else {}  # it is keyed by the worker
+    still: dict[str, Any] = (
+        {"dropout": 0.0} if "dropout" in settings_class(name).model_fields else {}
+    )  # it is keyed by the worker
     return open_recipe(name, folder / f"prepared-{name}", **still)
 
 
