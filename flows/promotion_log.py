@@ -245,9 +245,11 @@ def read_entry(store: Store, key: str) -> tuple[Entry, str]:
     data = store.get(key)
     try:
         body = json.loads(data)
-        check_format(body, FORMAT, key)
+        if type(body["format"]) is int and body["format"] > FORMAT:
+            check_format(body, FORMAT, key)
         written = body.pop("format")
-        body.pop("digest", None)
+        if (body.pop("digest", None) is None) != (written == 1):
+            raise ValueError("format 1 has no digest of its own, and every later one has")
         if isinstance(body["policy"], str):
             body["policy"] = {"policy": body["policy"]}
         entry = Entry(**body)
@@ -255,7 +257,7 @@ def read_entry(store: Store, key: str) -> tuple[Entry, str]:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise Refused(f"{key} was altered: it cannot be read as a promotion entry ({error})") from error
-    if written == FORMAT and entry.to_bytes() != data:
+    if written != 1 and entry.to_bytes() != data:
         raise Refused(f"{key} was altered: it is not what its own digest says")
     return entry, digest_bytes(data)
 
