@@ -10,7 +10,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python;
 
 BIN := .venv/bin
 
-.PHONY: demo test test-s3 lint format bench prove clean
+.PHONY: demo test test-s3 lint format bench bench-gpu prove clean
 
 demo: .venv/.product
 	$(BIN)/slipway demo
@@ -37,6 +37,10 @@ format: .venv/.dev
 # Each file in bench/ measures one thing beside what else does it; arms.py is what they share.
 bench: .venv/.dev
 	@set -e; for file in $(filter-out bench/arms.py,$(wildcard bench/*.py)); do $(BIN)/python "$$file"; done
+
+# On one GPU, beside HF Trainer; without a GPU each says so.
+bench-gpu: .venv/.dev
+	@set -e; for file in $(wildcard bench/gpu/*.py); do $(BIN)/python "$$file"; done
 
 # The long tests that `make test` leaves out. pytest's exit code 5 means that none is selected.
 prove: .venv/.dev

@@ -65,6 +65,7 @@ class Boundaries:
         return replace(self, ends=self.ends.to(device), position_ids=position_ids, sorting=sorting)
 
 
+@torch.compiler.disable  # lengths differ in every batch: what is around it is compiled, for any number of tokens
 def packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
