@@ -45,20 +45,24 @@ customProperties:
 """
 
 
-def write_rows(folder: Path, rows: Sequence[tuple[str, str]]) -> Path:
+SLICES = "  - {property: slipway.slices, value: [label]}\n"
+"""What names each class as a slice, at the end of that contract."""
+
+
+def write_rows(folder: Path, rows: Sequence[tuple[str, str]], contract: str = CONTRACT) -> Path:
     """A contract and its CSV; returns the contract's path."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "rows.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
-    (folder / "animals.odcs.yaml").write_text(CONTRACT)
+    (folder / "animals.odcs.yaml").write_text(contract)
     return folder / "animals.odcs.yaml"
 
 
 @pytest.fixture(scope="session")
 def registered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
-    """A store with four dataset versions, and name -> `animals@digest`.
+    """A store with five dataset versions, and name -> `animals@digest`.
 
     old: 3,000 rows. grown: 100 of them replaced. drifted: same rows and 3,000 long ones of one class. other: no row
-    of the old.
+    of the old. named: the old rows under a contract that names slices.
     """
     folder = tmp_path_factory.mktemp("registered")
     old = [(f"{LABELS[i % 3]} number {i} sits still", LABELS[i % 3]) for i in range(3000)]
@@ -67,11 +71,13 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str
         "grown": old[100:] + [(f"a new {LABELS[i % 3]} {i} sits still", LABELS[i % 3]) for i in range(100)],
         "drifted": old + [(f"a very long story of bee {i} " + "that goes on " * 20, "bee") for i in range(3000)],
         "other": [(f"quite another {LABELS[i % 3]} {i} here", LABELS[i % 3]) for i in range(3000)],
+        "named": old,
     }
     store = FolderStore(folder / "store")
     references = {}
     for name, rows in versions.items():
-        contract = load_contract(str(write_rows(folder / name, rows)))
+        text = CONTRACT + SLICES if name == "named" else CONTRACT
+        contract = load_contract(str(write_rows(folder / name, rows, text)))
         version, _ = register(store, contract, cache=folder / "cache")
         references[name] = f"{version.name}@{version.digest}"
     return folder / "store", references

@@ -7,19 +7,24 @@ have stored them.
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from flows.evidence import Evidence, Subject
 from flows.gate import gate_names, parse_gates, run_gates
+from tests.flows.conftest import CONTRACT, SLICES
 from tests.flows.gate_examples import contamination as leaking
 from tests.flows.gate_examples import package as packaging
+from tests.flows.gate_examples.slices import confused
 from training.run_log import RunLog
 
 GATES: dict[str, Any] = {
     "threshold": {"metric": "accuracy", "minimum": 0.6},
-    "champion": {"margin": 0.05},
+    "champion": {"margin": 0.06},
     "baseline": {"margin": 0.02},
     "beats_baseline": {"severity": "block"},
+    "slices": {},
+    "calibration": {"maximum": 0.1},
     "drift": {},
     "contract": {},
     "freshness": {"maximum_age_days": 30.0},
@@ -38,10 +43,17 @@ Planted = tuple[Subject, Subject | None]
 """Candidate and champion."""
 
 
-def make(world: Any, right: float = 0.9, baseline: float = 0.8, dataset: str = "old", **package: Any) -> Subject:
-    wanted: dict[str, Any] = {"answer": "record", "right": right, "dataset": dataset, **package}
+def make(
+    world: Any,
+    right: float = 0.9,
+    baseline: float = 0.8,
+    dataset: str = "named",
+    plant: Callable[[pa.Table], pa.Table] = lambda table: table,
+    **package: Any,
+) -> Subject:
+    wanted: dict[str, Any] = {"answer": "record", "right": right, "dataset": dataset, "plant": plant, **package}
     address = packaging.save_package(world, **wanted) if world.packages else "models:/none"
-    candidate = world.candidate(right=right, baseline=baseline, dataset=dataset, package=address)
+    candidate = world.candidate(right=right, baseline=baseline, dataset=dataset, package=address, plant=plant)
     log = RunLog(world.store, candidate.run)
     log.append("run", experiment={}, key="", author="mel")
     log.append("finished", model=candidate.model, energy_kwh=0.01, co2_kg=0.004)
@@ -56,23 +68,36 @@ def worse_than_the_champion(world: Any) -> Planted:
     return make(world, right=0.86), world.promote(make(world, right=0.95))
 
 
+def worse_on_one_slice(world: Any) -> Planted:
+    return make(world, plant=confused), world.promote(make(world))
+
+
+def unsure(table: pa.Table) -> pa.Table:
+    """Right as often, and says that it is right in six of ten."""
+    return table.set_column(table.column_names.index("confidence"), "confidence", pa.array([0.6] * table.num_rows))
+
+
+def badly_calibrated(world: Any) -> Planted:
+    return make(world, plant=unsure), world.promote(make(world))
+
+
 def no_better_than_the_baseline(world: Any) -> Planted:
     return make(world, right=0.9, baseline=0.9), world.promote(make(world))
 
 
 def trained_on_leaked_data(world: Any) -> Planted:
-    leaking.example(world, False)
+    leaking.add_pinned(world, False, leaking.PINNED + SLICES)
     return make(world, dataset="pinned"), world.promote(make(world, dataset="pinned"))
 
 
 def trained_on_stale_data(world: Any) -> Planted:
     rows = [f"{label} {n} is here,{label}" for n in range(300) for label in ("ant", "bee", "cat")]
-    world.add_dataset("stale", "text,label\n" + "\n".join(rows) + "\n", leaking.CONTRACT, age_days=90)
+    world.add_dataset("stale", "text,label\n" + "\n".join(rows) + "\n", CONTRACT + SLICES, age_days=90)
     return make(world, dataset="stale"), world.promote(make(world, dataset="stale"))
 
 
 def trained_on_drifted_data(world: Any) -> Planted:
-    return make(world, dataset="drifted"), world.promote(make(world))
+    return make(world, dataset="drifted"), world.promote(make(world, dataset="old"))
 
 
 def with_a_package_that_does_not_load(world: Any) -> Planted:
@@ -103,7 +128,9 @@ def that_took_too_much_energy(world: Any) -> Planted:
 
 
 PLANTED: dict[Callable[[Any], Planted], tuple[str, set[str]]] = {
-    worse_than_the_champion: ("champion", set()),
+    worse_than_the_champion: ("champion", {"slices"}),  # every class got worse
+    worse_on_one_slice: ("slices", set()),
+    badly_calibrated: ("calibration", set()),
     no_better_than_the_baseline: ("beats_baseline", set()),
     trained_on_leaked_data: ("contamination", set()),
     trained_on_stale_data: ("freshness", set()),
@@ -112,7 +139,7 @@ PLANTED: dict[Callable[[Any], Planted], tuple[str, set[str]]] = {
     whose_answers_differ_after_packaging: ("answers", set()),
     too_slow: ("latency", set()),
     too_big: ("size", set()),
-    trained_on_mislabelled_data: ("label_issues", set()),
+    trained_on_mislabelled_data: ("label_issues", {"calibration"}),  # it is as sure as before, of wrong labels
     that_took_too_much_energy: ("energy", set()),
 }
 """Candidate -> the gate meant for it, and the others that object."""

@@ -225,7 +225,7 @@ def test_all_files_are_one_artifact(world):
     assert set(artifact.files) == {"scorecard.json", "scorecard.html", "README.md"}
 
 
-# The champion beside it, and what changed ------------------------------------------------------------------------------
+# The champion beside it, and what changed -----------------------------------------------------------------------------
 
 
 def gates_of(**sections: Any) -> list[Any]:
@@ -343,9 +343,10 @@ def test_the_model_card_is_one_the_hub_reads(world):
     candidate = world.candidate()
     digest = world.scorecard(candidate, [world.judge("threshold", {"minimum": 0.5}, candidate)])
     card = ModelCard(world.store.get(f"scorecards/{digest}/README.md").decode())
-    found = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    data: Any = card.data
+    found = {result.metric_type: result.metric_value for result in data.eval_results}
     assert found["accuracy"] == card_of(world, digest)["metrics"]["model"]["accuracy"]["value"]
-    assert card.data.slipway["model_digest"] == candidate.model and card.data.datasets == ["animals"]
+    assert data.slipway["model_digest"] == candidate.model and data.datasets == ["animals"]
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)

@@ -15,6 +15,13 @@ ANIMALS = ("ant", "bee", "cat")
 
 
 def example(world: Any, good: bool) -> Any:
+    add_pinned(world, good)
+    return {}, world.candidate(dataset="pinned"), None
+
+
+def add_pinned(world: Any, good: bool, contract: str = PINNED) -> None:
+    """Register "pinned"."""
+
     def said(number: int, label: str) -> str:
         words = [
             f"{word}{number * 7919 % 9973 * place}" for place, word in enumerate(("leaf", "stone", "river"), start=3)
@@ -28,8 +35,7 @@ def example(world: Any, good: bool) -> Any:
         train += [(f"{text} now", label) for text, label in test[12:18]]
     parts = {"test": test, "train": train, "validation": [("another ant", "ant"), ("another bee", "bee")]}
     rows = [f"{text},{part},{label}" for part, rows in parts.items() for text, label in rows]
-    world.add_dataset("pinned", "text,part,label\n" + "\n".join(rows) + "\n", PINNED)
-    return {}, world.candidate(dataset="pinned"), None
+    world.add_dataset("pinned", "text,part,label\n" + "\n".join(rows) + "\n", contract)
 
 
 def proof(world: Any, subject: Any) -> list[str]:

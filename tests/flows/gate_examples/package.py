@@ -2,7 +2,10 @@
 
 import json
 import textwrap
+from collections.abc import Callable
 from typing import Any
+
+import pyarrow as pa
 
 WRONG = [({"rows": 8}, "package.rows: unknown key")]
 
@@ -20,9 +23,11 @@ def save_package(
     ballast_bytes: int = 0,
     right: float = 0.9,
     dataset: str = "old",
+    plant: Callable[[pa.Table], pa.Table] = lambda table: table,
 ) -> str:
-    """An MLflow package that declares mlflow alone. It answers as the evaluation of `world.candidate(right, dataset)`
-    recorded ("record"), always `answer`, or does not load ("torn"); it takes `seconds` to answer."""
+    """An MLflow package that declares mlflow alone. It answers as the evaluation of `world.candidate` with the same
+    `right`, `dataset` and `plant` recorded ("record"), always `answer`, or does not load ("torn"); it takes `seconds`
+    to answer."""
     import mlflow.pyfunc
     import pandas
     from mlflow.models import ModelSignature
@@ -57,8 +62,8 @@ def save_package(
 
                 def predict(self, model_input, params=None):
                     time.sleep({seconds})
-                    found = [self.answers.get(text, "ant") for text in model_input["text"]]
-                    return pandas.DataFrame({{"label": found, "confidence": [0.9] * len(found)}})
+                    found = [self.answers.get(text, ("ant", 0.9)) for text in model_input["text"]]
+                    return pandas.DataFrame(found, columns=["label", "confidence"])
             """
         )
     )
@@ -67,7 +72,9 @@ def save_package(
     count = round(right * len(truth))
     order = ["ant", "bee", "cat"]
     answers = truth[:count] + [order[(order.index(label) + 1) % 3] for label in truth[count:]]
-    recorded: dict[str, str] | None = dict(zip(texts, answers, strict=True)) if answer == "record" else {}
+    table = plant(pa.table({"label": truth, "prediction": answers, "confidence": [0.9] * len(truth)}))
+    given = zip(table["prediction"].to_pylist(), table["confidence"].to_pylist(), strict=True)
+    recorded: dict[str, Any] | None = dict(zip(texts, given, strict=True)) if answer == "record" else {}
     (folder / "data" / "answers.json").write_text(json.dumps(None if answer == "torn" else recorded))
     (folder / "data" / "ballast").write_bytes(b"\0" * ballast_bytes)
     mlflow.pyfunc.save_model(
