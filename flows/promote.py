@@ -26,7 +26,7 @@ from infra.errors import SlipwayError, WrongInput
 from infra.progress import Progress
 from infra.settings import Settings
 from infra.store import Store
-from training.experiment import Experiment, validate_experiment
+from training.experiment import Experiment, experiment_path, validate_experiment
 from training.run_log import RunLog, read_state
 
 
@@ -139,12 +139,13 @@ def promote_version(
 
 def todays(version: ModelVersion) -> Experiment:
     """The experiment of a version with the gates and the policy of today's file, where there is one: they may have
-    changed since the training."""
+    changed since the training. Raises WrongInput for a file that is wrong."""
     experiment = validate_experiment(version.experiment, f"experiment of {version.ref}")
     try:
-        today = load_config(version.name)
+        experiment_path(version.name)
     except WrongInput:
         return experiment
+    today = load_config(version.name)
     return experiment.model_copy(update={"gates": today.gates, "promotion": today.promotion})
 
 

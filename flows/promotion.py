@@ -16,21 +16,14 @@ from flows.approvals import about_policy, about_version
 from flows.binding import bind
 from flows.models import ModelVersion, versions
 from flows.policy import AUTOMATIC, Policy, parse_policy, refuse_unsatisfiable
-from flows.promotion_log import Bound, Entry, Log, champion, entry_key, head, history, load_log, read_log
+from flows.promotion_log import Bound, Entry, Log, champion, entry_key, head, load_log, read_log
 from infra import artifacts
 from infra.errors import Refused, WrongInput
 from infra.settings import Settings
 from infra.store import Store
 
-__all__ = [
-    "Entry",
-    "champion",
-    "entry_key",
-    "head",
-    "history",
-    "parse_policy",
-    "read_log",
-]  # what readers of the log ask here for
+__all__ = ["Entry", "bind", "champion", "entry_key", "head", "parse_policy", "read_log"]
+"""What others ask for here: the log's readers, and what an entry is made of."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +40,8 @@ def policy_for(store: Store, version: ModelVersion, section: Mapping[str, Any] |
     An automatic policy gives way at once to what the experiment says (`section`, by default as the version was
     trained); from any other, only `change_policy` leads away.
     """
-    wished = _wished(version, section)
-    return load_log(store, version.name).policy or wished
+    wished, in_force = _wished(version, section), load_log(store, version.name).policy
+    return wished if in_force is None or not in_force.approvals else in_force
 
 
 def promote(

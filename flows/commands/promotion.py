@@ -53,6 +53,7 @@ def rollback(model: str, to: str, reason: str, key_name: str | None, files: tupl
     from flows import approvals, promotion, references
     from flows.alias import mirror
     from flows.binding import package_files
+    from flows.promotion_log import load_log
 
     settings = workplace()
     store = settings.object_store
@@ -62,8 +63,8 @@ def rollback(model: str, to: str, reason: str, key_name: str | None, files: tupl
     if target.version != reigning.version:
         version = references.resolve(store, target.ref)
         packaged = package_files(settings, version)
-        policy = promotion.policy_for(store, version)
-        if policy.approvals and not statements:
+        policy = load_log(store, name).policy
+        if policy and policy.approvals and not statements:
             bound = promotion.bind_rollback(store, target, packaged)[1]
             try:
                 reviewer, key = signer(settings, policy, key_name)
@@ -98,7 +99,7 @@ def champion(model: str, at: str | None, as_json: bool) -> None:
 
     settings = workplace()
     store = settings.object_store
-    references.resolve(store, model)
+    model = references.resolve(store, model).name
     entry = promotion_log.champion(store, model, _moment(at) if at else None)
     if entry is None and at:
         raise Refused(f"model {model}: had no champion at {at}")
@@ -127,7 +128,7 @@ def history(model: str, as_json: bool) -> None:
 
     settings = workplace()
     store = settings.object_store
-    references.resolve(store, model)
+    model = references.resolve(store, model).name
     document = list(promotion_log.history(store, model))
     mirror(store, settings, model)
 

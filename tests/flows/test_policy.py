@@ -65,9 +65,11 @@ def test_the_reviewers_of_the_policy_before_change_it(court):
 def test_reviewers_named_in_the_experiment_are_in_force_at_once_where_the_policy_was_automatic(court):
     court.promote(court.case())
     case = court.case()
+    assert promotion.policy_for(court.store, case.version, court.policy()) == parse_policy(court.policy(), "x")
     with pytest.raises(Unapproved, match="0 of 1"):
         court.promote(case, policy=court.policy())
     assert kinds(court) == ["promotion", "policy"]
+    assert promotion.policy_for(court.store, case.version, {}) == parse_policy(court.policy(), "x")
     assert court.promote(case, court.sign(case, "bob")).entry.compared_with == 1
     assert verify(court.store, "animals") == []
 

@@ -254,7 +254,7 @@ def test_alias_is_set_again_when_the_champion_changed_meanwhile(world, monkeypat
 
 
 def test_history_is_newest_first_and_marks_the_champion(long_log):
-    lines = list(promotion.history(long_log.store, "animals"))
+    lines = list(promotion_log.history(long_log.store, "animals"))
     assert [(line["sequence"], line["champion"]) for line in lines] == [(3, True), (2, False), (1, False)]
 
 
@@ -284,9 +284,9 @@ def test_a_wrong_policy_gets_one_line(section, message):
 def test_asking_who_is_champion_imports_nothing_heavy(world):
     world.promote(world.candidate())
     code = (
-        "import sys\nfrom pathlib import Path\nfrom infra.store import FolderStore\nfrom flows import promotion\n"
+        "import sys\nfrom pathlib import Path\nfrom infra.store import FolderStore\nfrom flows import promotion_log\n"
         f"store = FolderStore(Path({str(world.folder / 'store')!r}))\n"
-        "assert promotion.champion(store, 'animals').version == 1 and list(promotion.history(store, 'animals'))\n"
+        "assert promotion_log.champion(store, 'animals') and list(promotion_log.history(store, 'animals'))\n"
         "heavy = 'torch ray mlflow prefect great_expectations pyarrow pandas numpy sklearn scipy matplotlib'.split()\n"
         "print([name for name in heavy if name in sys.modules])\n"
     )
