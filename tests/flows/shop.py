@@ -38,6 +38,7 @@ gates:
   baseline: {margin: 0.1}
   drift: {}
   package: {}
+  answers: {}
 """
 GOOD, BAD = "fine lovely tasty warm kind", "awful cold rude bland late"
 

@@ -54,7 +54,7 @@ def test_what_was_trained_learned_and_was_measured(promoted: dict[str, Any]) -> 
 
 def test_gates_judged_with_evidence_and_wrote_a_scorecard(promoted: dict[str, Any]) -> None:
     verdicts = {one["gate"]: one for one in promoted["gated"]["verdicts"]}
-    assert set(verdicts) == {"threshold", "champion", "baseline", "drift", "package"}
+    assert set(verdicts) == {"threshold", "champion", "baseline", "drift", "package", "answers"}
     assert all(one["passed"] and one["evidence"] and one["evidence_digest"] for one in verdicts.values())
     assert "no champion" in verdicts["champion"]["sentence"]
     page = Path(promoted["gated"]["page"]).read_text()
