@@ -8,7 +8,7 @@ import click
 import flows.commands.draft  # adds itself to `data`, as the next two do
 import flows.commands.drift
 import flows.commands.versions  # noqa: F401
-from flows.commands import data, experiments, models, pipeline, promotion, prove, review, workspace
+from flows.commands import data, experiments, gates, models, pipeline, promotion, prove, review, workspace
 from infra import interrupt
 from infra.errors import SlipwayError
 
@@ -50,7 +50,7 @@ def cli() -> None:
     """
 
 
-for group in (workspace, data, pipeline, experiments, models, review, promotion, prove):
+for group in (workspace, data, pipeline, experiments, gates, models, review, promotion, prove):
     for command in group.COMMANDS:
         cli.add_command(command)
 

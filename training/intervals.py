@@ -143,6 +143,16 @@ def estimate(
     return _of_cells(value_of, counts, len(names), rng, resamples).interval(alpha)
 
 
+def figure(metric: str, results: Mapping[str, Sequence[Any]]) -> float:
+    """A metric of one model, without its interval."""
+    import numpy as np
+
+    if METRICS[metric].mean:
+        return float(METRICS[metric].per_row(results).mean())
+    truth, answered, names = _indices(results["label"], results["prediction"])
+    return float(macro_f1_of(np.ones((1, len(truth))), truth, answered, len(names))[0])
+
+
 def enough(resamples: int, alpha: float) -> int:
     return max(resamples, math.ceil(BEYOND / alpha))
 

@@ -1,4 +1,4 @@
-"""Commands about models: evaluate, gate, predict; gates."""
+"""Commands about models: evaluate, gate, predict."""
 
 import json
 from typing import Any
@@ -120,19 +120,6 @@ def predict(model: str, inputs: tuple[str, ...], as_json: bool) -> None:
     emit(document, as_json, human)
 
 
-@click.command()
-@as_json
-def gates(as_json: bool) -> None:
-    """The gates there are.
-
-    Example: slipway gates
-    """
-    from flows.gate import list_gates
-
-    document = [{"gate": name, "summary": summary} for name, summary in list_gates()]
-    emit(document, as_json, lambda body: table([[one["gate"], one["summary"]] for one in body], ["gate", ""]))
-
-
 def _row(text: str, columns: list[str]) -> dict[str, str]:
     if len(columns) == 1:
         return {columns[0]: text}
@@ -155,4 +142,4 @@ def _mark(verdict: dict[str, Any]) -> str:
     return "pass" if verdict["passed"] else "NO" if verdict["severity"] == "block" else "warn"
 
 
-COMMANDS = (evaluate, gate, gates, predict)
+COMMANDS = (evaluate, gate, predict)

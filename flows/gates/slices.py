@@ -8,7 +8,7 @@ from flows.common_rows import common_rows, results
 from flows.evidence import Cited, Evidence, MissingEvidence, Subject
 from flows.gate import Gate, Verdict
 from flows.weak_slices import features, weak_slices
-from training.intervals import estimate, holm, p_worse
+from training.intervals import figure, holm, p_worse
 from training.metrics import METRICS, known_metric
 
 if TYPE_CHECKING:
@@ -114,13 +114,13 @@ class Slices(Gate):
         for name, inside in slices.items():
             rows = np.flatnonzero(inside)
             here = {column: [values[row] for row in rows] for column, values in mine.items()}
-            own = estimate(self.metric, here, resamples=500)
-            row: dict[str, Any] = {"slice": name, "rows": len(rows), "candidate": own.value}
+            own = figure(self.metric, here)
+            row: dict[str, Any] = {"slice": name, "rows": len(rows), "candidate": own}
             if theirs is not None:
                 there = {column: [values[row] for row in rows] for column, values in theirs.items()}
-                before = estimate(self.metric, there, resamples=500).value
+                before = figure(self.metric, there)
                 row["champion"] = before
-                row["difference"] = METRICS[self.metric].sign * (own.value - before)
+                row["difference"] = METRICS[self.metric].sign * (own - before)
                 row["p"] = p_worse(self.metric, here, there, self.margin, self.alpha / len(slices))
             judged.append(row)
         if theirs is not None:
