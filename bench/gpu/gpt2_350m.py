@@ -146,7 +146,8 @@ def trainer(size: dict[str, Any], device: Any, folder: Path) -> tuple[list[float
         use_cpu=device.type == "cpu",
         train_sampling_strategy="sequential", logging_steps=1, save_strategy="no", report_to=[], disable_tqdm=True,
     )  # fmt: skip
-    rows_of = datasets.Dataset.from_dict({"input_ids": rows, "labels": rows})
+    # Trainer divides by the labels that are not -100, the first of each row too, which nothing predicts.
+    rows_of = datasets.Dataset.from_dict({"input_ids": rows, "labels": [[-100, *row[1:]] for row in rows]})
     engine = Trainer(model=build(size), args=arguments, train_dataset=rows_of, callbacks=[Clock()])
     engine.train()
     losses = [float(entry["loss"]) for entry in engine.state.log_history if "loss" in entry]
