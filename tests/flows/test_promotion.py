@@ -208,6 +208,15 @@ def test_an_altered_entry_breaks_the_chain(long_log, sequence):
     assert any(promotion.entry_key("animals", sequence + 1) in problem for problem in problems)
 
 
+def test_an_entry_exchanged_for_another_whole_one_breaks_the_chain(long_log):
+    first = promotion_log.read_log(long_log.store, "animals")[0]
+    long_log.store.put(first.key, replace(first, reason="another").to_bytes())
+    (found,) = verify(long_log.store, "animals")
+    assert promotion.entry_key("animals", 2) in found and "does not carry the hash of the entry before it" in found
+    with pytest.raises(Refused, match="is not whole"):
+        long_log.promote(long_log.candidate())
+
+
 def test_a_removed_entry_is_found(long_log):
     long_log.store.delete(promotion.entry_key("animals", 2))
     assert verify(long_log.store, "animals")
