@@ -263,7 +263,7 @@ def learning_curves(settings: Settings, version: ModelVersion) -> dict[str, list
         runs = {"training": version}
     for title, one in runs.items():
         for name, points in read_state(RunLog(settings.object_store, one.run)).curves().items():
-            if name != "learning_rate" and name != "gradient_norm":
+            if name not in ("learning_rate", "gradient_norm") and not name.startswith("system/"):
                 label = name if title in ("fine-tuning", "training") else f"{one.name}: {name}"
                 curves[label] = [[step, value] for step, value in points]
     return curves
