@@ -178,7 +178,8 @@ def approve(
         return
     wished = promotion.parse_policy(section, f"experiment {version.name}")
     done = promotion.store_approval(store, action, bound, signed, author=settings.author_name, policy=wished)
-    document = {"model": bound.ref, "entry": done.entry.sequence, "created": done.created, "reviewer": reviewer}
+    subject = bound.ref if bound.version else bound.name
+    document = {"model": subject, "entry": done.entry.sequence, "created": done.created, "reviewer": reviewer}
     emit(document, as_json, lambda _: click.echo(done.sentence))
 
 
