@@ -228,7 +228,8 @@ def _show_progress(log: RunLog, progress: Progress, projection: Any, ended: thre
                 sequence = entry["sequence"]
                 attempt = entry["attempt"] if entry["kind"] == "attempt" else attempt
                 for one in entry.get("skipped", ()):
-                    progress.say(f"checkpoint of step {one['step']} left out: {one['why']}")
+                    begins = f"going on from step {entry['from_step']}"
+                    progress.say(f"checkpoint of step {one['step']} left out: {one['why']}; {begins}")
             beat = log.heartbeat(attempt) if attempt else None
         except SlipwayError as error:
             progress.say(f"the store is away, training goes on ({error})")

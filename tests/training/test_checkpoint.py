@@ -253,14 +253,15 @@ def no_large_files() -> Iterator[Callable[[int], None]]:
 
 
 def test_a_full_disk_leaves_the_checkpoint_before_and_no_rubbish(
-    tmp_path: Path, impatient: None, no_large_files: Callable[[int], None]
+    tmp_path: Path, impatient: None, no_large_files: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("training.buffers.PART_BYTES", 3000)  # several files, of which the first still fit
     store, said = FolderStore(tmp_path), list[str]()
     observer = Saving(store, ALONE)
     observer.checkpoints.say = said.append
     save(observer, 1)
     before = sorted(path for path in tmp_path.rglob("*") if path.is_file())
-    no_large_files(20_000)
+    no_large_files(5000)
     observer.save(2, state_of(2))
     while observer.written() == (0, 0):
         pass

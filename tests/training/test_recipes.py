@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from tests.training.examples import EXAMPLES, open_recipe
+from tests.training.gloo_group import GlooGroup
 from tests.training.observers import Saving, Silent
 from training import loop
 from training.checkpoint import load_checkpoint, newest_whole
 from training.experiment import Training
 from training.randomness import SampleKeys
 from training.recipe import recipe_names, recipe_summary, settings_class
+from training.sharding import Sharding, World, whole
 
 pytestmark = pytest.mark.parametrize("name", recipe_names())
 NO_DROPOUT: dict[str, Any] = {"dropout": 0.0}
@@ -129,34 +130,30 @@ def test_resumes_to_the_same_bits(name: str, tmp_path: Path) -> None:
     unbroken, resumed = Silent(), Silent()
     broken = Saving(store, loop.World(), wish=lambda step: (False, step == 5))
     expected, _ = loop.train(recipe, config, loop.World(), unbroken)
-    _, whole = loop.train(recipe, config, loop.World(), broken)
-    assert not whole
+    _, finished = loop.train(recipe, config, loop.World(), broken)
+    assert not finished
     entry, _ = newest_whole(store, broken.entries)
     assert entry is not None and entry["step"] == 5
-    found, whole = loop.train(recipe, config, loop.World(), resumed, lambda state: load_checkpoint(store, entry, state))
-    assert whole
+    found, finished = loop.train(
+        recipe, config, loop.World(), resumed, lambda state: load_checkpoint(store, entry, state)
+    )
+    assert finished
     for key, value in expected.state_dict().items():
         assert torch.equal(value, found.state_dict()[key]), f"{key} differs after the resume"
     assert {**broken.points, **resumed.points} == unbroken.points
 
 
-def _train_in_group(rank: int, size: int, name: str, prepared: str, out: str, config: Training) -> None:
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo", init_method=f"file://{out}.meeting", rank=rank, world_size=size)
-    torch.set_num_threads(1)
+def _train_in_group(world: World, name: str, prepared: str, config: Training) -> tuple[dict[str, Any], Any]:
     recipe = open_recipe(name, Path(prepared), **NO_DROPOUT)
     observer = Silent()
-    task, _ = loop.train(recipe, config, loop.World(rank, size), observer)
-    if rank == 0:
-        torch.save({"weights": task.state_dict(), "points": observer.points}, out)
-    dist.barrier()
-    dist.destroy_process_group()
+    task, _ = loop.train(recipe, config, world, observer)
+    trained = whole(task, recipe.build, world)  # on rank 0; elsewhere it is the part still
+    return (trained.state_dict(), observer.points) if world.rank == 0 else ({}, None)
 
 
-@pytest.mark.parametrize("micro_batch_size", [None, 3])
+@pytest.mark.parametrize(("sharding", "micro_batch_size"), [("ddp", None), ("ddp", 3), ("fsdp", 3)])
 def test_two_workers_train_what_one_does(
-    name: str, micro_batch_size: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, sharding: Sharding, micro_batch_size: int | None, tmp_path: Path, gloo_pair: GlooGroup
 ) -> None:
     """Same order, same losses, same gradients: plain SGD, so that a gradient scaled wrongly cannot hide."""
     config = Training(
@@ -166,12 +163,9 @@ def test_two_workers_train_what_one_does(
     recipe = open_recipe(name, tmp_path / "prepared", **NO_DROPOUT)
     observer = Silent()
     alone, _ = loop.train(recipe, config.model_copy(update={"micro_batch_size": None}), loop.World(), observer)
-    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # the children import this module
-    out = tmp_path / "two.pt"
-    mp.spawn(_train_in_group, (2, name, str(tmp_path / "prepared"), str(out), config), nprocs=2)
-    two = torch.load(out, weights_only=True)
+    weights, points = gloo_pair.run(_train_in_group, name, str(tmp_path / "prepared"), config, sharding=sharding)[0]
     for key, value in alone.state_dict().items():
-        assert torch.allclose(two["weights"][key], value, atol=1e-6, rtol=1e-5), f"{key} differs"
+        assert torch.allclose(weights[key], value, atol=1e-6, rtol=1e-5), f"{key} differs"
     for step, values in observer.points.items():
-        assert two["points"][step] == pytest.approx(values, rel=1e-4, abs=1e-6)
+        assert points[step] == pytest.approx(values, rel=1e-4, abs=1e-6)
         assert all(math.isfinite(value) for value in values.values())
