@@ -1,11 +1,9 @@
-"""Whether a classifier is as often right as it says it is, and the one number that mends it where it is not.
+"""Whether a classifier is as often right as it says it is.
 
 ECE is the mean gap between confidence and accuracy over bins that hold equally many rows (Nguyen & O'Connor, "Posterior
 calibration and exploratory analysis for natural language processing models", EMNLP 2015, §3): bins of equal width leave
 most of them nearly empty. Chance alone makes gaps, so on few rows ECE overstates (Kumar, Liang & Ma, "Verified
 uncertainty calibration", NeurIPS 2019, §3): it errs towards "badly calibrated".
-Temperature scaling divides the logits by one number fitted on validation; no answer changes, only how sure it is (Guo
-et al., "On calibration of modern neural networks", ICML 2017, §4.2).
 """
 
 from typing import TYPE_CHECKING, Any
@@ -19,7 +17,6 @@ BINS = 15
 """As in Guo et al. 2017, §2."""
 ROWS_A_BIN = 20
 """Fewer rows in a bin tell nothing: a small split gets fewer bins."""
-TEMPERATURES = (0.05, 20.0)
 
 
 def reliability(confidence: "np.ndarray", right: "np.ndarray", bins: int = BINS) -> list[dict[str, Any]]:
@@ -99,24 +96,3 @@ def per_row_losses(probabilities: "np.ndarray", truth: "np.ndarray") -> "tuple[n
     # As scikit-learn's log_loss: a probability of 0 costs as much as the smallest difference from 1.
     losses = -np.log(np.clip(of_truth, np.finfo(float).eps, 1.0))
     return losses, (probabilities**2).sum(1) - 2 * of_truth + 1
-
-
-def fit_temperature(logits: "np.ndarray", truth: "np.ndarray") -> float:
-    """The temperature with the least log loss. logits: (N, K), up to a constant a row; truth: (N,) class indices.
-
-    No row: 1, which changes nothing.
-    """
-    import numpy as np
-    from scipy.optimize import minimize_scalar
-    from scipy.special import log_softmax
-
-    if len(truth) == 0:
-        return 1.0
-    rows = np.arange(len(truth))
-
-    def loss(log_temperature: float) -> float:
-        return -float(log_softmax(logits / np.exp(log_temperature), axis=1)[rows, truth].mean())
-
-    # Convex in 1 / temperature, so it has one minimum.
-    found = minimize_scalar(loss, bounds=tuple(np.log(TEMPERATURES)), method="bounded")
-    return float(np.exp(found.x))

@@ -35,7 +35,7 @@ class Calibration(Gate):
             f" {self.maximum:.3f}; where it is furthest off ({worst['rows']:,} rows) it says "
             f"{worst['confidence']:.2f} and is right in {worst['accuracy']:.2f}"
         )
-        mend = "; settings.calibrate: temperature fits one number to the validation split"
+        mend = "; settings: {calibrate: temperature} fits one number to the validation split"
         return self.verdict(
             passed,
             f"{sentence}." if passed else f"{sentence}{mend}.",

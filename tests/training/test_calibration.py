@@ -5,7 +5,8 @@ import pytest
 from scipy.special import log_softmax, softmax
 from sklearn.calibration import calibration_curve
 
-from training.calibration import bin_of, expected_calibration_error, fit_temperature, per_row_losses, reliability
+from training.calibration import bin_of, expected_calibration_error, per_row_losses, reliability
+from training.temperature import fit_temperature
 
 
 @pytest.fixture

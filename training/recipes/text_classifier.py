@@ -25,6 +25,7 @@ from training import task
 from training.encoders import fresh_bert, load_pretrained, save_pretrained
 from training.randomness import SampleKeys
 from training.recipe import EncoderSettings
+from training.temperature import fit_temperature
 from training.text import (
     TokenFile,
     by_length,
@@ -43,6 +44,8 @@ from training.text import (
 )
 
 SPLITS = ("train", "validation", "test")
+TOKENS_AT_ONCE = 8192
+"""Of a forward pass when many rows are answered."""
 
 
 class Settings(EncoderSettings):
@@ -55,6 +58,9 @@ class Settings(EncoderSettings):
     §3.2: on short texts it stops a few words from deciding everything)."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     """Share of each target spread evenly over all labels (Szegedy et al., CVPR 2016, §7)."""
+    calibrate: Literal["none", "temperature"] = "none"
+    """`temperature`: after training one number is fitted to the validation split and packaged with the model, so that
+    it is as sure as it is right (training.temperature)."""
     freeze_encoder: bool = False
     """Train the linear layer alone on the encoder's features."""
 
@@ -166,6 +172,8 @@ class Recipe(task.Recipe):
         from transformers import AutoModel, BertModel
 
         settings = self.settings
+        if settings.calibrate != "none" and not self.num_samples("validation"):
+            raise WrongInput("settings.calibrate: there is no validation split to fit it to; give the contract one")
         if "base" in self.sources:
             encoder = load_pretrained(AutoModel, self.sources["base"])
             room = encoder.get_input_embeddings().num_embeddings
@@ -187,6 +195,8 @@ class Recipe(task.Recipe):
         head = {name: value.contiguous() for name, value in trained.head.state_dict().items()}
         save_file(head, folder / "head.safetensors")
         facts = {"recipe": "text_classifier", "settings": self.settings.model_dump(mode="json")}
+        if self.settings.calibrate == "temperature":
+            facts["temperature"] = self.temperature(trained)
         write_json(folder / "recipe.json", {**facts, "labels": self.report["labels"], "inputs": self.report["inputs"]})
         inputs = tuple(self.report["inputs"])
         return task.ModelFiles(
@@ -195,17 +205,28 @@ class Recipe(task.Recipe):
             input_example=(dict.fromkeys(inputs, "fit a random forest to the training set"),),
         )
 
+    @torch.inference_mode()
+    def temperature(self, trained: Classifier) -> float:
+        rows = self.rows["validation"]
+        tokens = self.files["validation"].tokens
+        device = trained.head.weight.device
+        trained.eval()
+        logits = np.empty((len(rows), trained.head.out_features))
+        for index in by_length(tokens.lengths[rows], TOKENS_AT_ONCE):
+            batch = task.to_device(pack(tokens, rows[index]), device)
+            logits[index] = trained.logits(batch).double().cpu().numpy()
+        return fit_temperature(logits, self.labels["validation"][rows])
+
 
 class LabelPredictor(task.Predictor):
     """Label, its probability, and every label's, the likeliest first."""
-
-    TOKENS_AT_ONCE = 8192
 
     def __init__(self, folder: Path):
         from transformers import AutoModel
 
         facts = read_json(folder / "recipe.json")
         self.labels, self.inputs, self.settings = facts["labels"], facts["inputs"], facts["settings"]
+        self.temperature = facts.get("temperature", 1.0)
         self.tokenizer = load_tokenizer(folder)
         encoder = load_pretrained(AutoModel, folder)
         encoder.pooler = None
@@ -221,8 +242,9 @@ class LabelPredictor(task.Predictor):
             texts = [text for (text,) in texts]
         tokens = tokenize(self.tokenizer, texts, self.settings["max_length"])
         out = np.empty((len(rows), len(self.labels)))
-        for index in by_length(tokens.lengths, self.TOKENS_AT_ONCE):
-            out[index] = self.model.logits(pack(tokens, index)).double().softmax(-1).numpy()
+        for index in by_length(tokens.lengths, TOKENS_AT_ONCE):
+            logits = self.model.logits(pack(tokens, index)).double()
+            out[index] = (logits / self.temperature).softmax(-1).numpy()
         return out
 
     def __call__(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
