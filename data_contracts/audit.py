@@ -125,12 +125,11 @@ def _is_copy(row_id: str, key: bytes, most: int) -> bool:
 
 
 def _contents(store: Store, version: Version, contract: "Contract") -> Iterator[tuple[str, bytes]]:
-    """(id, SHA-256 of the content) of each kept and each quarantined row."""
+    """(id, SHA-256 of the content) of each kept, each filtered and each quarantined row."""
     from data_contracts.rows import encode
 
     names = [column.name for column in contract.columns]
-    for split in SPLITS:
-        table = read_split(store, version, split)
+    for table in _tables(store, version):
         ids, rows = table.column("row_id"), table.select(names)
         for start in range(0, table.num_rows, BATCH_ROWS):
             part = rows.slice(start, BATCH_ROWS).combine_chunks()
@@ -142,6 +141,19 @@ def _contents(store: Store, version: Version, contract: "Contract") -> Iterator[
         keys = [hashlib.sha256(content).digest() for content in _quarantined(entry, contract)]
         row_id = entry["row_id"]
         yield row_id, next((key for key in keys if key.hex() == row_id or _is_copy(row_id, key, most)), keys[0])
+
+
+def _tables(store: Store, version: Version) -> "Iterator[pa.Table]":
+    """The rows of each split, and the filtered ones, `row_id` first."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for split in SPLITS:
+        yield read_split(store, version, split)
+    filtered = pq.read_table(read_file(store, version, "filtered"), memory_map=True)
+    if "values" in filtered.column_names:  # a version from before there were filters has the ids alone
+        values = pa.Table.from_struct_array(filtered.column("values"))
+        yield values.add_column(0, "row_id", filtered.column("row_id"))
 
 
 def _quarantined(entry: dict[str, Any], contract: "Contract") -> Iterator[bytes]:
@@ -186,11 +198,13 @@ def _rows_digest(store: Store, version: Version) -> tuple[bool, str]:
     ids = {split: iter(read_split(store, version, split, []).column("row_id").to_pylist()) for split in SPLITS}
     kept = ((next(ids[split], "missing"), split) for split in order)
     quarantine = read_quarantine(store, version).select(["row_id", "rules"]).to_pylist()
-    filtered = pq.read_table(read_file(store, version, "filtered")).to_pylist()
+    file = read_file(store, version, "filtered")
+    told = [name for name in ("row_id", "reason", "duplicate_of") if name in pq.read_schema(file).names]
+    filtered = pq.read_table(file, columns=told).to_pylist()
     found = rows_digest(
         kept,
         ((row["row_id"], row["rules"]) for row in quarantine),
-        ((row["row_id"], row["duplicate_of"]) for row in filtered),
+        ((row["row_id"], _reason(row)) for row in filtered),
     )
     left = sum(1 for rest in ids.values() for _ in rest)
     if left:
@@ -199,3 +213,8 @@ def _rows_digest(store: Store, version: Version) -> tuple[bool, str]:
     return same, f"{found[:12]} of {len(order):,} kept rows" + (
         "" if same else f": the manifest says {version.rows[:12]}"
     )
+
+
+def _reason(row: dict[str, Any]) -> str:
+    """Why a row was filtered, as the digest has it."""
+    return f"filter {row['reason']}" if row["duplicate_of"] is None else f"duplicate {row['duplicate_of']}"

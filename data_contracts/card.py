@@ -6,6 +6,7 @@ It tells of columns, counts and findings, never of values.
 from typing import TYPE_CHECKING, Any
 
 from data_contracts.croissant import licence, owner_of, sentence
+from data_contracts.filters import DUPLICATE
 from data_contracts.row_sample import personal_columns
 
 if TYPE_CHECKING:
@@ -77,6 +78,9 @@ def _body(contract: "Contract", digest: str, facts: dict[str, Any]) -> str:
             "",
             f"{facts['corrected']:,} rows were corrected by a person; the corrections are kept with the data.",
         ]
+    filters = {name: count for name, count in facts["filtered_by"].items() if name != DUPLICATE}
+    if filters:
+        lines += ["", "Left out on purpose: " + ", ".join(f"{name} {count:,}" for name, count in filters.items()) + "."]
     lines += ["", "## Columns", "", "| column | type | role | description |", "| --- | --- | --- | --- |"]
     for column in contract.columns:
         roles = ["input"] if column.name in contract.inputs else []

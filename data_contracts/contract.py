@@ -9,6 +9,7 @@ Slipway makes of it (every column named anywhere exists). Slipway's own settings
     slipway.split        {test: 0.1, validation: 0.1, group: column whose rows stay together}, or kept as given:
                          {files: {train: train.csv, test: [test-*.csv]}, validation: 0.1 of the training rows}
                          {column: split, values: {dev: validation}}
+    slipway.filters      [{name: too-old, where: {...}}]: rows left out on purpose (data_contracts.filters)
     slipway.null         texts that mean "no value"                                         [""]
     slipway.duplicates   {columns: [...], keep: first}: later rows equal in these are filtered (keep: all keeps them);
                          {near: quarantine, similarity: 0.8}: inputs that nearly repeat one of another split are
@@ -19,11 +20,12 @@ Slipway makes of it (every column named anywhere exists). Slipway's own settings
     slipway.slices       [column, {name: long, condition: {...}}]: parts of the test split that a model must not get
                          worse on (data_contracts.slices)
 
-and on a column, `slipway.severity: warning` turns what its schema says from quarantine into a remark, and
-`slipway.type: image` makes a `string` column one of decoded pixels. An image column brings three more, which rules
-and models may name: NAME_width and NAME_height in pixels, NAME_mode (L, RGB, RGBA, I;16 or F). A list is an `array`
-with, say, `items: {logicalType: string}`. A column's `physicalName` is what the data call it, where that is another
-name.
+and on a column, `slipway.severity: warning` turns what its schema says from quarantine into a remark,
+`slipway.length: {maximum: 200, unit: words, over: filter}` and `slipway.language: {expected: en, limit: 0.05}` are
+budgets of a text column (data_contracts.budgets), and `slipway.type: image` makes a `string` column one of decoded
+pixels. An image column brings three more, which rules and models may name: NAME_width and NAME_height in pixels,
+NAME_mode (L, RGB, RGBA, I;16 or F). A list is an `array` with, say, `items: {logicalType: string}`. A column's
+`physicalName` is what the data call it, where that is another name.
 """
 
 import re
@@ -61,6 +63,10 @@ class Column:
     enum: tuple[Any, ...] = ()
     severity: str = "error"
     quality: tuple[dict[str, Any], ...] = ()
+    length: dict[str, Any] | None = None
+    """{"maximum", "unit", "over"} of a text, as `budgets` has it."""
+    language: dict[str, Any] | None = None
+    """{"expected", "limit", "over"} of a version's texts."""
     physical: str = ""
     """What the data call it; empty where that is its name."""
 
@@ -107,6 +113,8 @@ class Contract:
     drift: dict[str, Any]
     quality: tuple[dict[str, Any], ...]
     """Rules of the whole table; a column's own are with the column."""
+    filters: tuple[dict[str, Any], ...] = ()
+    """{name, where}."""
     path: str
     """Where it was read from, as the user said it."""
     slices: tuple[Any, ...] = ()

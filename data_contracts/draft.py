@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from data_contracts.contract import Contract
 from data_contracts.corrections import Corrections
+from data_contracts.filters import DUPLICATE, left_out
 from data_contracts.intake import Intake, duplicates, most_common, quarantine_failing, take_in
 from data_contracts.memory import Memory
 from data_contracts.near_duplicates import RULE as NEAR_DUPLICATE
@@ -36,8 +37,10 @@ class Draft:
     contract: Contract
     intake: Intake
     corrections: Corrections
-    filtered: dict[int, int]
-    """Row -> the earlier row it repeats."""
+    left_out: dict[int, str]
+    """Row -> the filter that left it out."""
+    duplicates: dict[int, int]
+    """Row -> the earlier row it repeats, which is kept in its place."""
     findings: Findings
     kept: list[int]
     splits: list[str]
@@ -63,8 +66,10 @@ class Draft:
         self.corrections = corrections or Corrections()
         self.intake = take_in(contract, uri, cache, folder, progress, self.corrections, memory)
         self._say("checking the rules")
-        self.filtered = duplicates(self.intake, contract)
-        judged = [index for index in range(len(self.intake.ids)) if index not in self.filtered]
+        self.left_out = left_out(self.intake.table, contract, self.where)
+        self.duplicates = duplicates(self.intake, contract, self.left_out)
+        filtered = self.left_out.keys() | self.duplicates.keys()
+        judged = [index for index in range(len(self.intake.ids)) if index not in filtered]
         if not judged:
             self._refuse_all()
         self.findings = validate(self.columns(columns_of_rules(contract), judged), contract)
@@ -96,14 +101,14 @@ class Draft:
 
     def _remark_contradictions(self) -> None:
         label = self.contract.label
-        if label is None or not self.filtered or label in (self.contract.duplicates or {})["columns"]:
+        if label is None or not self.duplicates or label in (self.contract.duplicates or {})["columns"]:
             return
         values = self.intake.table.column(label)
-        later, earlier = values.take(list(self.filtered)), values.take(list(self.filtered.values()))
+        later, earlier = values.take(list(self.duplicates)), values.take(list(self.duplicates.values()))
         rows = pc.sum(pc.fill_null(pc.not_equal(exact_text(later), exact_text(earlier)), False)).as_py() or 0
         if rows:
             reason = (
-                f"{rows:,} of {len(self.filtered):,} filtered repeats have another {label} than the row that was kept"
+                f"{rows:,} of {len(self.duplicates):,} filtered repeats have another {label} than the row that was kept"
             )
             self.findings.warnings.append({"rule": f"{label}:contradictory", "reason": reason, "rows": rows})
 
@@ -185,16 +190,18 @@ class Draft:
             self._refuse_all()
         if self.findings.refusals:
             raise Refused(f"{self.where}: violates contract {path}: {'; '.join(self.findings.refusals)[:500]}")
-        share = len(quarantined) / self.intake.rows_in
+        asked = self.intake.rows_in - len(self.left_out)
+        share = len(quarantined) / asked
         if share > self.contract.quarantine_limit:
             raise Refused(
-                f"{self.where}: {share:.1%} of {self.intake.rows_in:,} rows violate contract {path} "
+                f"{self.where}: {share:.1%} of {asked:,} rows violate contract {path} "
                 f"(slipway.quarantine: limit {self.contract.quarantine_limit:.1%}): {most_common(quarantined)}"
             )
 
     def _refuse_all(self) -> None:
+        asked = self.intake.rows_in - len(self.left_out)
         raise Refused(
-            f"{self.where}: every row ({self.intake.rows_in:,}) violates contract {self.contract.path}: "
+            f"{self.where}: every row ({asked:,}) violates contract {self.contract.path}: "
             f"{most_common(self.intake.quarantined)}; mend the data or the contract"
         )
 
@@ -216,17 +223,29 @@ class Draft:
     def _count(self) -> dict[str, int]:
         sizes, rows_in = Counter(self.splits), self.intake.rows_in
         counts = {split: sizes[split] for split in SPLITS}
-        counts |= {"quarantined": len(self.intake.quarantined), "filtered": len(self.filtered)}
+        counts |= {"quarantined": len(self.intake.quarantined), "filtered": len(self.left_out) + len(self.duplicates)}
         if sum(counts.values()) != rows_in:
             raise SlipwayError(f"{self.where}: {rows_in:,} rows came in, {sum(counts.values()):,} are accounted for")
         return counts | {"rows_in": rows_in}
+
+    def filtered(self) -> list[tuple[int, str]]:
+        """(row, `filter NAME` or `duplicate ID` of the row it repeats) of each filtered row in source order."""
+        reasons = {index: f"filter {name}" for index, name in self.left_out.items()}
+        reasons |= {index: f"duplicate {self.intake.ids[first]}" for index, first in self.duplicates.items()}
+        return sorted(reasons.items())
+
+    @property
+    def filtered_by(self) -> dict[str, int]:
+        """Rows that each filter left out, and `duplicate`."""
+        counts = dict(Counter(self.left_out.values()).most_common())
+        return counts | ({DUPLICATE: len(self.duplicates)} if self.duplicates else {})
 
     def _rows_digest(self) -> str:
         ids = self.intake.ids
         return rows_digest(
             ((ids[index], split) for index, split in zip(self.kept, self.splits, strict=True)),
             ((row.row_id, row.rules) for row in self.intake.quarantined),
-            ((ids[index], ids[first]) for index, first in sorted(self.filtered.items())),
+            ((ids[index], reason) for index, reason in self.filtered()),
         )
 
 
@@ -234,7 +253,7 @@ def rows_digest(
     kept: Iterable[tuple[str, str]], quarantined: Iterable[tuple[str, list[str]]], filtered: Iterable[tuple[str, str]]
 ) -> str:
     """SHA-256 over one line a row: kept (id, split) in source order, quarantined (id, rules) sorted, filtered (id,
-    the earlier row's id) in source order.
+    reason) in source order.
 
     Quarantined rows are sorted because one that fails its cast is met before one that fails a rule.
     """
@@ -246,5 +265,5 @@ def rows_digest(
 
     add(f"{row_id} {split}" for row_id, split in kept)
     add(sorted(f"quarantined {row_id} {json.dumps(rules)}" for row_id, rules in quarantined))
-    add(f"filtered {row_id} duplicate {first}" for row_id, first in filtered)
+    add(f"filtered {row_id} {reason}" for row_id, reason in filtered)
     return sha.hexdigest()

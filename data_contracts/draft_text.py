@@ -11,6 +11,7 @@ import yaml
 from data_contracts import hints
 from data_contracts.contract import Contract, parse_contract
 from data_contracts.draft_server import Found, typed
+from data_contracts.language import tell
 from data_contracts.rows import cast, said_plainly
 from data_contracts.splits import SPLITS, assign
 
@@ -175,6 +176,7 @@ class Text:
             lines += ["        enum:", *(f"          - value: {scalar(value)}" for value in enum)]
         if ruled or enum or options.keys() - {"format"}:
             lines += ["        customProperties:", "          - {property: slipway.severity, value: warning}"]
+            lines += [f"          # - {{property: {name}, value: {scalar(value)}}}" for name, value in _budgets(one)]
         return lines
 
     def _rules(self, one: Seen) -> tuple[dict[str, Any], list[Any]]:
@@ -211,6 +213,7 @@ class Text:
                 "  - property: slipway.null",
                 f"    value: {scalar(['', *self.marks])}",
             ]
+        lines += self._filters()
         lines += self._split()
         repeats = self._repeats()
         if repeats and not self.pinned:
@@ -221,6 +224,21 @@ class Text:
                 f"  #   value: {{columns: {scalar(self.inputs)}, keep: first}}",
             ]
         return lines
+
+    def _filters(self) -> list[str]:
+        """An example of the first column that can be compared, to take up."""
+        for one in self.seen:
+            if one.kind in ("integer", "number") and one.name not in (*self.keys, self.label) and not one.personal:
+                finite = [value for value in one.values if abs(value) < float("inf")]
+                if not finite:
+                    continue
+                where = {"type": "comparison", "column": {"name": one.name}, "operator": "<", "parameter": min(finite)}
+                return [
+                    "  # Rows to leave out on purpose, counted and kept apart with the name that you give:",
+                    "  # - property: slipway.filters",
+                    f"  #   value: [{scalar({'name': 'too-small', 'where': where})}]",
+                ]
+        return []
 
     def _repeats(self) -> int:
         chosen = [one for one in self.seen if one.name in self.inputs]
@@ -301,6 +319,19 @@ class Text:
         made = parse_contract(yaml.safe_dump(document), "draft")
         inputs = tuple(name for name in self.inputs if name in made_names(made))
         return replace(made, inputs=inputs, split=replace(made.split, test=test, validation=validation, group=group))
+
+
+def _budgets(one: Seen) -> list[tuple[str, dict[str, Any]]]:
+    """Custom properties to take up for texts that are read: their length, and the language that most look to be in."""
+    if one.kind != "string" or one.mean_length <= LONG_TEXT or one.personal:
+        return []
+    words = sorted(len(value.split()) for value in one.values)
+    found = [("slipway.length", {"maximum": words[len(words) * 99 // 100], "unit": "words", "over": "filter"})]
+    told = Counter(code for value in one.values[:2000] if (code := tell(value)) is not None)
+    for code, count in told.most_common(1):
+        if count > 0.9 * told.total():
+            found.append(("slipway.language", {"expected": code, "limit": 0.05, "over": "warn"}))
+    return found
 
 
 def made_names(contract: Contract) -> list[str]:

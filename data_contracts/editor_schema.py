@@ -2,7 +2,12 @@
 
 from typing import Any
 
-from data_contracts.contract_reader import ARROW_TYPES, SETTINGS
+from data_contracts.budgets import OVER_LANGUAGE, OVER_LENGTH, UNITS
+from data_contracts.column_reader import ARROW_TYPES
+from data_contracts.column_reader import SETTINGS as COLUMN_SETTINGS
+from data_contracts.conditions import COMPARISONS, IN
+from data_contracts.contract_reader import SETTINGS
+from data_contracts.language import LANGUAGES
 from data_contracts.odcs import odcs_schema
 from data_contracts.quality import SEVERITIES
 from data_contracts.source import load_source, sources
@@ -18,6 +23,17 @@ def _object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
+COLUMN = _object(name={"type": "string"})
+NESTED = {"type": "array", "items": {"type": "object"}, "minItems": 1}
+CONDITION = {
+    "description": "Which rows: a comparison, a nullity, or several joined by and / or.",
+    "anyOf": [
+        _object(type={"const": "comparison"}, column=COLUMN, operator={"enum": [*COMPARISONS, *IN]}, parameter={}),
+        _object(type={"const": "nullity"}, column=COLUMN, is_null={"type": "boolean"}),
+        _object(type={"enum": ["and", "or"]}, conditions=NESTED),
+    ],
+}
+
 DETAILS: dict[str, dict[str, Any]] = {
     "slipway.inputs": TEXTS | {"description": "Columns that the model sees."},
     "slipway.label": {"type": "string", "description": "The column that it predicts."},
@@ -29,6 +45,23 @@ DETAILS: dict[str, dict[str, Any]] = {
         column={"type": "string", "description": "The column that says each row's split."},
         values={"type": "object", "additionalProperties": {"enum": list(SPLITS)}},
     ),
+    "slipway.filters": {
+        "type": "array",
+        "description": "Rows left out on purpose: counted, kept with the filter's name, judged by no rule.",
+        "items": _object(name={"type": "string"}, where=CONDITION) | {"required": ["name", "where"]},
+    },
+    "slipway.length": _object(
+        maximum={"type": "integer", "minimum": 1},
+        unit={"enum": list(UNITS), "description": "characters where nothing is said."},
+        over={"enum": list(OVER_LENGTH), "description": "quarantine where nothing is said."},
+    )
+    | {"required": ["maximum"]},
+    "slipway.language": _object(
+        expected={"enum": list(LANGUAGES)},
+        limit=SHARE | {"description": "Of the texts that can be told; 0.05 where nothing is said."},
+        over={"enum": list(OVER_LANGUAGE), "description": "warn where nothing is said."},
+    )
+    | {"required": ["expected"]},
     "slipway.null": TEXTS | {"description": "Texts that mean: no value."},
     "slipway.quarantine": {
         "type": "object",
@@ -46,7 +79,7 @@ def editor_schema() -> dict[str, Any]:
     for name in sources():
         for key, kind in load_source(name).SERVER.items():
             kinds.setdefault(f"slipway.{key}", set()).add(NAMES[kind])
-    for name, setting in SETTINGS.items():
+    for name, setting in (SETTINGS | COLUMN_SETTINGS).items():
         wanted = setting if isinstance(setting, tuple) else (setting,)
         kinds.setdefault(name, set()).update(NAMES[kind] for kind in wanted)
     for name in DETAILS:

@@ -8,7 +8,7 @@ import json
 import math
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,8 +213,11 @@ def _json(values: dict[str, Any]) -> str:
     return canonical({name: plain(value) for name, value in values.items()}).decode()
 
 
-def duplicates(intake: Intake, contract: Contract) -> dict[int, int]:
-    """Rows that an earlier one equals in the contract's `slipway.duplicates` columns: index -> the earlier one's."""
+def duplicates(intake: Intake, contract: Contract, left_out: Container[int] = ()) -> dict[int, int]:
+    """Rows that an earlier one equals in the contract's `slipway.duplicates` columns: index -> the earlier one's.
+
+    What filters left out neither repeats a row nor is repeated.
+    """
     if contract.duplicates is None or contract.duplicates["keep"] == "all":
         return {}
     first: dict[bytes, int] = {}
@@ -222,9 +225,10 @@ def duplicates(intake: Intake, contract: Contract) -> dict[int, int]:
     index = 0
     for batch in intake.table.select(contract.duplicates["columns"]).to_batches():
         for row in encode(batch):
-            earlier = first.setdefault(row, index)
-            if earlier != index:
-                repeated[index] = earlier
+            if index not in left_out:
+                earlier = first.setdefault(row, index)
+                if earlier != index:
+                    repeated[index] = earlier
             index += 1
     return repeated
 

@@ -154,7 +154,9 @@ def moved(store: Store, contract: Contract, source_uri: str | None, cache: Path 
         return f"source is {source_uri or own}, was {entry['source'] or own}"
     if entry.get("corrections", 0) != num_corrections(store, contract.name):
         return "rows were corrected, or a correction withdrawn"
-    now = json.loads(json.dumps(load_source(contract.source).fingerprint(contract, source_uri, cache or _cache())))
+    now = json.loads(
+        json.dumps(load_source(contract.source).fingerprint(contract, source_uri, cache or default_cache()))
+    )
     if now == entry["fingerprint"]:
         return None
     return f"source changed: {_difference(entry['fingerprint'], now)}"
@@ -262,7 +264,7 @@ def register(
     if not NAME.fullmatch(tag):
         raise WrongInput(f"tag '{tag}': cannot name a version; use letters, digits, '-' and '_'")
     retention_days(contract)  # what is wrong with it is said before an hour of reading
-    cache, contract = cache or _cache(), at(contract, source_uri)
+    cache, contract = cache or default_cache(), at(contract, source_uri)
     source = load_source(contract.source)
     fingerprint = source.fingerprint(contract, source_uri, cache)
     corrections = corrections or in_force(store, contract.name)
@@ -347,7 +349,7 @@ def validate_source(
     from data_contracts.withdrawal import retention_days
 
     retention_days(contract)
-    cache, contract = cache or _cache(), at(contract, source_uri)
+    cache, contract = cache or default_cache(), at(contract, source_uri)
     fingerprint = load_source(contract.source).fingerprint(contract, source_uri, cache)
     memory = Memory(contract, source_bytes(fingerprint), memory_limit)
     with tempfile.TemporaryDirectory(prefix="slipway-") as folder:
@@ -360,6 +362,7 @@ def validate_source(
             "digest": draft.digest,
             "counts": draft.counts,
             "corrected": len(draft.corrections.applied),
+            "filtered_by": draft.filtered_by,
             "repeated": draft.intake.repeated,
             "warnings": draft.findings.warnings,
             "quarantined": shown,
@@ -383,5 +386,6 @@ def _address(uri: str | None) -> str | None:
     return None if uri is None else uri if "://" in uri else os.path.abspath(uri)
 
 
-def _cache() -> Path:
+def default_cache() -> Path:
+    """Where fetched files are kept when nobody says where."""
     return Path(tempfile.gettempdir()) / f"slipway-{os.getuid()}" / "cache"

@@ -1,4 +1,4 @@
-"""The rules of a contract: what its schema says of each column, and its quality rules.
+"""The rules of a contract: what its schema says of each column, its budgets of text, and its quality rules.
 
 A rule is one expectation of Great Expectations with its arguments; `validation` runs it.
 """
@@ -6,7 +6,9 @@ A rule is one expectation of Great Expectations with its arguments; `validation`
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from data_contracts.budgets import OVER_LANGUAGE, OVER_LENGTH
 from data_contracts.conditions import columns_of
+from data_contracts.language import LANGUAGES
 from infra.errors import WrongInput, choices
 
 if TYPE_CHECKING:
@@ -26,7 +28,9 @@ class Rule:
     tolerance: tuple[str, Any, str] | None = None
     """(operator, bound, unit) of an ODCS metric that allows some failing rows."""
     measure: str = ""
-    """What of a list is judged, of `lists.MEASURES`; empty: the value itself."""
+    """What of a value is judged, of `lists.MEASURES` or `budgets.MEASURES`; empty: the value itself."""
+    version: bool = False
+    """Whether it judges the version as a whole, and never a row of it."""
     condition: dict[str, Any] | None = None
     """Which rows it is about, as `conditions` has it; None: all."""
 
@@ -37,7 +41,7 @@ class Rule:
 
 def rules_of(contract: "Contract") -> list[Rule]:
     """Every rule of a contract: what its schema says of each column, then its quality rules."""
-    rules = [rule for column in contract.columns for rule in _schema_rules(column)]
+    rules = [rule for column in contract.columns for rule in [*_schema_rules(column), *_budget_rules(column)]]
     for column in contract.columns:
         rules += [_quality_rule(rule, column.name) for rule in column.quality]
     rules += [_quality_rule(rule, None) for rule in contract.quality]
@@ -103,6 +107,40 @@ def _schema_rules(column: "Column") -> list[Rule]:
             max_value=_bound(high, column),
             strict_min="exclusiveMinimum" in options,
             strict_max="exclusiveMaximum" in options,
+        )
+    return found
+
+
+def _budget_rules(column: "Column") -> list[Rule]:
+    """A length that filters is no rule: what it leaves out is not judged."""
+    found = []
+    between = "expect_column_values_to_be_between"
+    if column.length is not None and OVER_LENGTH[column.length["over"]]:
+        most, unit = column.length["maximum"], column.length["unit"]
+        found.append(
+            Rule(
+                field=column.name,
+                name="length-budget",
+                expectation=between,
+                kwargs={"column": column.name, "max_value": most},
+                severity=OVER_LENGTH[column.length["over"]],
+                sentence=f"has more than {most:,} {unit}",
+                measure=unit,
+            )
+        )
+    if column.language is not None:
+        expected, limit = column.language["expected"], column.language["limit"]
+        found.append(
+            Rule(
+                field=column.name,
+                name="language",
+                expectation=between,
+                kwargs={"column": column.name, "max_value": 0, "mostly": 1 - limit},
+                severity=OVER_LANGUAGE[column.language["over"]],
+                sentence=f"look to be in another language than {LANGUAGES[expected]} (limit {limit:.1%})",
+                measure=f"not {expected}",
+                version=True,
+            )
         )
     return found
 

@@ -11,8 +11,10 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from data_contracts.budgets import MEASURES as TEXT_MEASURES
 from data_contracts.conditions import rows_meeting
-from data_contracts.lists import MEASURES, is_list
+from data_contracts.lists import MEASURES as LIST_MEASURES
+from data_contracts.lists import is_list
 from data_contracts.patterns import SECONDS, TooSlow, check_time
 from data_contracts.row_sample import hidden, personal_columns
 from data_contracts.rules import Rule, columns_of_rules, rules_of
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from data_contracts.contract import Contract
 
 FORMAT = 1
+MEASURES = LIST_MEASURES | TEXT_MEASURES
 SHOWN_VALUES = 20
 """Failing values that validation.json keeps of each rule; the rows themselves are in quarantine."""
 
@@ -195,6 +198,9 @@ def _judge(rule: Rule, result: dict[str, Any], table: "pa.Table", findings: Find
     elif exception is None and failing is not None and len(failing) != body["unexpected_count"]:
         # NOTE it cuts `unexpected_list` at 200 values; the list of rows is whole, and must be.
         exception = f"Great Expectations named {len(failing)} of {body['unexpected_count']} rows"
+    judged = body.get("element_count", 0) - body.get("missing_count", 0)
+    if exception is None and rule.version and not judged:
+        exception = "no text is long enough to tell"
     if exception is not None:
         reason = f"{rule.key}: could not be checked ({exception})"
         if rule.severity == "error":
@@ -208,6 +214,10 @@ def _judge(rule: Rule, result: dict[str, Any], table: "pa.Table", findings: Find
         if _holds(observed, operator, bound):
             return True
         reason = f"{rule.key}: {observed:g} {unit}, {operator} {bound}"
+    elif rule.version:
+        if result["success"]:
+            return True
+        reason = f"{rule.key}: {count / judged:.1%} of the {judged:,} texts that can be told {rule.sentence}"
     elif failing:
         stated = "mostly" in rule.kwargs and not result["success"]
         if rule.severity == "error":

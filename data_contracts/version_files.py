@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from data_contracts.card import card
 from data_contracts.croissant import croissant
+from data_contracts.filters import DUPLICATE
 from data_contracts.intake import quarantine_table
 from data_contracts.profile import profile
 from data_contracts.repeats import repeats_table
@@ -35,14 +36,12 @@ class VersionFiles:
     def __init__(self, draft: "Draft", store: Store, prefix: str, created: str):
         self.draft, self.store, self.prefix = draft, store, prefix
         self.files: dict[str, dict[str, Any]] = {}
-        contract, ids = draft.contract, draft.intake.ids
+        contract = draft.contract
         if draft.progress is not None:
             draft.progress.say("writing the version")
         rows = self._rows()
         self._table("quarantine", quarantine_table(draft.intake.quarantined))
-        repeats = [(ids[index], ids[first]) for index, first in sorted(draft.filtered.items())]
-        columns = {"row_id": [row for row, _ in repeats], "duplicate_of": [first for _, first in repeats]}
-        self._table("filtered", pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()}))
+        self._filtered()
         self._table("repeats", repeats_table(draft.repeated))
         self._json("validation", _masked(draft))
         self._json("profile", profile(rows, contract))
@@ -51,6 +50,7 @@ class VersionFiles:
         self.facts = {
             "counts": draft.counts,
             "corrected": len(draft.corrections.applied),
+            "filtered_by": draft.filtered_by,
             "repeated": draft.intake.repeated,
             "warnings": draft.findings.warnings,
             "files": self.files,
@@ -100,6 +100,29 @@ class VersionFiles:
             self.files[f"data/{split}"]["rows"] = draft.counts[split]
         self._table("order", pa.table({"split": pa.array(draft.splits, pa.string()).dictionary_encode()}))
         return pa.ipc.open_file(pa.memory_map(str(spool))).read_all()
+
+    def _filtered(self) -> None:
+        """What was left out, and why: row_id, reason (a filter's name, or `duplicate`), duplicate_of, values."""
+        draft = self.draft
+        table, ids = draft.intake.table, draft.intake.ids
+        texts = ["row_id", "reason", "duplicate_of"]
+        schema = pa.schema([*((name, pa.string()) for name in texts), ("values", pa.struct(list(table.schema)))])
+        path = draft.folder / "filtered.parquet"
+        filtered = [index for index, _ in draft.filtered()]
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for start in range(0, len(filtered), BATCH_ROWS):
+                indices = filtered[start : start + BATCH_ROWS]
+                firsts = [draft.duplicates.get(index) for index in indices]
+                columns = [
+                    [ids[index] for index in indices],
+                    [draft.left_out.get(index, DUPLICATE) for index in indices],
+                    [None if first is None else ids[first] for first in firsts],
+                ]
+                values = table.take(indices).to_struct_array().combine_chunks()
+                arrays = [*(pa.array(column, pa.string()) for column in columns), values]
+                writer.write_table(pa.table(arrays, schema=schema))
+        self._put("filtered", path)
+        self.files["filtered"]["rows"] = len(filtered)
 
     def _batches(self, schema: pa.Schema) -> Iterator[tuple[pa.RecordBatch, pa.Array]]:
         """Kept rows with their ids, and their splits."""

@@ -66,6 +66,7 @@ def register(contract: str, source: str | None, as_json: bool) -> None:
     def human(body: dict[str, Any]) -> None:
         click.echo(f"{version.ref}  {'registered' if created else 'was there already: nothing written'}")
         click.echo("  ".join(f"{name} {count:,}" for name, count in version.counts.items()))
+        _show_filtered(version.manifest.get("filtered_by", {}))
         if version.counts["quarantined"]:
             click.echo(f"why rows were quarantined: slipway data show {version.ref}")
         _show_repeated(repeated, checked)
@@ -107,6 +108,7 @@ def validate(contract: str, source: str | None, as_json: bool) -> None:
         click.echo(f"{counts['rows_in']:,} rows read, {counts['quarantined']:,} violate the contract")
         for one in body["quarantined"]:
             click.echo(f"  {one['file']}, row {one['row']}: {one['reason']}")
+        _show_filtered(body["filtered_by"])
         if body["corrected"]:
             click.echo(f"{body['corrected']:,} rows count as they were corrected (slipway data release)")
         _show_repeated(body["repeated"], checked)
@@ -159,6 +161,7 @@ def show(ref: str, as_json: bool) -> None:
         click.echo(f"{version.name}@{version.digest}")
         click.echo(f"rows digest     {version.rows}\ncontract digest {version.contract_digest}")
         click.echo("  ".join(f"{name} {count:,}" for name, count in version.counts.items()))
+        _show_filtered(version.manifest.get("filtered_by", {}))
         if reasons:
             click.echo()
             table([[count, reason] for reason, count in reasons.most_common()], ["rows", "quarantined by rule"])
@@ -169,6 +172,11 @@ def show(ref: str, as_json: bool) -> None:
         _show_warnings(version.manifest["warnings"])
 
     emit(json.loads(json.dumps(document)), as_json, human)
+
+
+def _show_filtered(counts: dict[str, int]) -> None:
+    if counts:
+        click.echo("filtered: " + ", ".join(f"{name} {rows:,}" for name, rows in counts.items()))
 
 
 def _show_repeated(rows: int, contract: "Contract") -> None:

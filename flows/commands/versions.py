@@ -120,12 +120,14 @@ def list_tags(name: str, as_json: bool) -> None:
 @data.command()
 @click.argument("name")
 @click.option("--rows", "fixed", required=True, type=click.Path(path_type=Path), help="CSV, JSONL or Parquet.")
+@click.option("--source", help="Where the data lies now, when it is not where it was registered from.")
 @as_json
-def release(name: str, fixed: Path, as_json: bool) -> None:
+def release(name: str, fixed: Path, source: str | None, as_json: bool) -> None:
     """Let corrected rows out of quarantine, as a new version.
 
     The file holds `row_id` (as in quarantine) and the corrected columns. Corrections are kept, and every later register
-    applies them until they are withdrawn (slipway data withdraw NAME#ROW_ID).
+    applies them until they are withdrawn (slipway data withdraw NAME#ROW_ID). The source is read again: what else
+    changed in it since is in the new version too, and is said.
 
     Example: slipway data release reviews --rows fixed.csv
     """
@@ -134,7 +136,7 @@ def release(name: str, fixed: Path, as_json: bool) -> None:
 
     settings = workplace()
     with stage("release") as progress:
-        version, _, corrected = released(
+        done = released(
             settings.object_store,
             name,
             fixed,
@@ -142,15 +144,26 @@ def release(name: str, fixed: Path, as_json: bool) -> None:
             progress,
             settings.folder / "cache",
             settings.memory_limit,
+            source,
         )
+    version = done.version
     document = {
         "ref": f"{version.name}@{version.digest}",
-        "corrected": [one.row_id for one in corrected],
+        "corrected": [one.row_id for one in done.corrected],
         "counts": version.counts,
+        "added": done.added,
+        "removed": done.removed,
+        "contract_changed": done.contract_changed,
     }
 
     def human(body: dict[str, Any]) -> None:
-        click.echo(f"{version.ref}  {len(corrected):,} rows released, {version.counts['quarantined']:,} quarantined")
+        count = len(done.corrected)
+        click.echo(f"{version.ref}  {count:,} rows released, {version.counts['quarantined']:,} quarantined")
+        if done.added or done.removed:
+            changed = f"{done.added:,} rows are new and {done.removed:,} are gone"
+            click.echo(f"its source changed since {done.before.ref}: beside the corrections {changed}")
+        if done.contract_changed:
+            click.echo(f"its contract changed since {done.before.ref}: see slipway data diff {done.before.ref} {name}")
 
     emit(document, as_json, human)
 

@@ -89,8 +89,10 @@ def all_three(store: FolderStore, version: Version, path: Path) -> Path:
 
 def test_corrected_rows_are_in_the_new_version_and_recorded(bad: tuple[FolderStore, Version], tmp_path: Path) -> None:
     store, old = bad
-    new, created, corrected = release(store, "made", all_three(store, old, tmp_path / "fixed.jsonl"), "ann")
-    assert created and len(corrected) == 3 and new.counts["quarantined"] == 0 and new.counts["rows_in"] == 400
+    done = release(store, "made", all_three(store, old, tmp_path / "fixed.jsonl"), "ann")
+    new = done.version
+    assert len(done.corrected) == 3 and (done.added, done.removed, done.contract_changed) == (0, 0, False)
+    assert new.digest != old.digest and new.counts["quarantined"] == 0 and new.counts["rows_in"] == 400
     rows = kept(store, new)
     assert rows["no longer ragged"][:2] == ("river", 10)
     assert rows["cast me"][:2] == ("metal", 70) and rows["label me"][:2] == ("metal", 30)
@@ -111,7 +113,7 @@ def test_validating_judges_as_registering_would(
 ) -> None:
     store, old = bad
     assert validate_source(made)["digest"] == old.digest
-    new, _, _ = release(store, "made", all_three(store, old, tmp_path / "fixed.jsonl"), "ann")
+    new = release(store, "made", all_three(store, old, tmp_path / "fixed.jsonl"), "ann").version
     found = validate_source(made, corrections=in_force(store, "made"))
     assert (found["digest"], found["counts"], found["corrected"]) == (new.digest, new.counts, 3)
     assert validate_source(made)["counts"]["quarantined"] == 3, "none are given"
@@ -123,7 +125,7 @@ def test_every_later_register_applies_them_until_withdrawn(
     bad: tuple[FolderStore, Version], made: Contract, tmp_path: Path, sentences: Rows
 ) -> None:
     store, old = bad
-    new, _, _ = release(store, "made", all_three(store, old, tmp_path / "fixed.jsonl"), "ann")
+    new = release(store, "made", all_three(store, old, tmp_path / "fixed.jsonl"), "ann").version
     assert moved(store, made, None) is None, "the release was the registration"
     again, created = register(store, made)
     assert not created and again.digest == new.digest
@@ -147,7 +149,7 @@ def test_a_correction_gives_the_digest_that_good_data_would(
 ) -> None:  # fmt: skip
     store, old = bad
     monkeypatch.setattr("data_contracts.sources.files.BATCH_ROWS", batch_rows)
-    new, _, _ = release(store, "made", all_three(store, old, tmp_path / "fixed.jsonl"), "ann")
+    new = release(store, "made", all_three(store, old, tmp_path / "fixed.jsonl"), "ann").version
     lines = (tmp_path / "rows.csv").read_text(encoding="utf-8").splitlines()
     lines[11], lines[21], lines[31] = "no longer ragged,river,10", "cast me,metal,70", "label me,metal,30"
     (tmp_path / "good.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -163,6 +165,31 @@ def refused(bad: tuple[FolderStore, Version], kind: type[Exception], path: Path)
     assert sorted(store.list("")) == before, "nothing is recorded"
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def test_a_source_that_is_gone_is_named_with_the_way_out(bad: tuple[FolderStore, Version], tmp_path: Path) -> None:
+    store, old = bad
+    path = all_three(store, old, tmp_path / "fixed.jsonl")
+    (tmp_path / "rows.csv").rename(tmp_path / "moved.csv")
+    said = refused(bad, WrongInput, path)
+    assert str(tmp_path / "rows.csv") in said and "say where it is now with --source" in said
+    done = release(store, "made", path, "ann", source=str(tmp_path / "moved.csv"))
+    assert done.version.counts["quarantined"] == 0 and (done.added, done.removed) == (0, 0)
+
+
+def test_what_else_changed_in_the_source_is_counted(
+    bad: tuple[FolderStore, Version], made: Contract, tmp_path: Path, sentences: Rows
+) -> None:
+    store, old = bad
+    path = fixed(tmp_path / "fixed.jsonl", [{"row_id": ids(store, old)["age:type"], "age": 70}])
+    write_rows(tmp_path / "rows.csv", sentences[:390], extra=7)
+    done = release(store, "made", path, "ann")
+    assert (done.added, done.removed, done.contract_changed) == (7, 10, False)
+    assert done.version.counts["quarantined"] == 2 and done.version.counts["rows_in"] == 397
+    Path(made.path).write_text(made.text.replace("version: 1.0.0", "version: 1.1.0"), encoding="utf-8")
+    path = fixed(tmp_path / "fixed.jsonl", [{"row_id": ids(store, old)["kind:enum"], "kind": "metal"}])
+    done = release(store, "made", path, "ann")
+    assert (done.added, done.removed, done.contract_changed) == (0, 0, True)
 
 
 def test_a_correction_that_still_violates_the_contract_is_refused(
@@ -208,6 +235,6 @@ def test_an_exported_quarantine_may_be_edited_and_given_back(
     store, version = bad
     row = next(one for one in read_quarantine(store, version).to_pylist() if one["rules"] == ["kind:enum"])
     edited = {"row_id": row["row_id"], "reason": row["reason"], **json.loads(row["values"]), "kind": "metal"}
-    new, _, _ = release(store, "made", write(tmp_path / f"fixed.{ending}", [edited]), "ann")
+    new = release(store, "made", write(tmp_path / f"fixed.{ending}", [edited]), "ann").version
     assert new.counts["quarantined"] == 2 and kept(store, new)["label me"][:2] == ("metal", 30)
     assert len(list_versions(store)) == 2

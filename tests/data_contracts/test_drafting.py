@@ -239,3 +239,56 @@ def test_the_editor_schema_takes_every_shipped_contract_and_no_other_word() -> N
         assert list(validator.iter_errors(document))
         document["customProperties"][-1] = {"property": "slipway.split", "value": {"tset": 0.1}}
         assert list(validator.iter_errors(document))
+
+
+def test_suggested_filters_and_budgets_register_once_they_are_taken_up(tmp_path: Path) -> None:
+    rows = people()
+    for row in rows:
+        row["text"] += " which was read to all of them and is not for the others"
+    as_csv(tmp_path / "people.csv", rows)
+    text = draft(str(tmp_path / "people.csv"))
+    lines = text.splitlines()
+    start = next(number for number, line in enumerate(lines) if "property: slipway.filters" in line)
+    for number in (start, start + 1):
+        lines[number] = lines[number].replace("# ", "", 1)
+    taken = [line.replace("# - {", "- {", 1) for line in lines]
+    made = parse_contract("\n".join(taken), "draft")
+    assert parse_contract(text, "draft").filters == () and made.filters[0]["where"]["operator"] == "<"
+    column = made.column("text")
+    assert column.length is not None and column.length["unit"] == "words"
+    assert column.language == {"expected": "en", "limit": 0.05, "over": "warn"}
+    version, _ = register(FolderStore(tmp_path / "store"), made)
+    assert version.counts["quarantined"] == 0 and not set(version.manifest["filtered_by"]) - {"text:length"}
+    assert not jsonschema_errors("\n".join(taken))
+
+
+def jsonschema_errors(text: str) -> list[str]:
+    return [
+        error.message for error in jsonschema.Draft201909Validator(editor_schema()).iter_errors(yaml.safe_load(text))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        (
+            "filters",
+            [{"name": "x", "where": {"type": "comparison", "column": {"name": "a"}, "operator": "=>", "parameter": 1}}],
+        ),
+        ("filters", [{"name": "x"}]),
+        ("filters", [{"name": "x", "where": "a > 1"}]),
+        ("length", {"maximum": 0}),
+        ("length", {"maximum": 5, "unit": "wrods"}),
+        ("language", {"expected": "english"}),
+    ],
+)
+def test_the_editor_schema_marks_what_the_reader_would_refuse(
+    document: Callable[..., dict[str, Any]], setting: str, value: Any
+) -> None:
+    own = {"property": f"slipway.{setting}", "value": value}
+    column = {"logicalType": "string", "customProperties": [own] if setting != "filters" else []}
+    made = document({"a": column}, **({"filters": value} if setting == "filters" else {}))
+    text = yaml.safe_dump(made)
+    assert jsonschema_errors(text)
+    with pytest.raises(WrongInput):
+        parse_contract(text, "made")
