@@ -40,8 +40,13 @@ class Memory:
 
     def first(self, batch: "pa.RecordBatch") -> str:
         """Judge by the first batch, before anything else is read. Returns the sentence to say."""
-        per_row = max(batch.nbytes / max(batch.num_rows, 1), 1)
-        rows = max(int(self.source_bytes / per_row), batch.num_rows)
+        facts = batch.schema.metadata or {}
+        if b"file_rows" in facts:  # the first file's rows, as many to the byte in the others
+            size = max(int(facts[b"file_bytes"]), 1)
+            rows = int(int(facts[b"file_rows"]) * max(self.source_bytes / size, 1))
+        else:
+            rows = int(self.source_bytes / max(batch.nbytes / max(batch.num_rows, 1), 1))
+        rows = max(rows, batch.num_rows)
         rule_bytes = sum(batch.column(name).nbytes for name in self.rules if name in batch.schema.names)
         needed = self._needed(rows, rule_bytes / max(batch.num_rows, 1) * rows)
         self._check(needed, f"about {rows:,} rows")

@@ -8,9 +8,9 @@ A source module has
 
 `read` gives columns by the contract's names, in the types the data has (a CSV's are all text): casting is not its
 affair. Columns that the contract does not name may be left out. A batch's schema metadata say where it is from:
-`file`, and `row`, the number of its first row in it, from 1; or `files`, a JSON list, where each row is a file of its
-own. A row that cannot be parsed is an `Unreadable`; a file
-that cannot be opened as what it claims to be is a WrongInput.
+`file`, and `row`, the number of its first row in it, from 1 (`file_rows` and `file_bytes` too, where the file says how
+many rows it has); or `files`, a JSON list, where each row is a file of its own. A row that cannot be parsed is an
+`Unreadable`; a file that cannot be opened as what it claims to be is a WrongInput.
 """
 
 from collections.abc import Iterator

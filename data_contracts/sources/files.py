@@ -135,17 +135,24 @@ def _table(contract: "Contract", place: Place, kind: str, native: Native, say: S
         batches = native.table(path, kind, wanted, TABLE_ROWS if contract.images else BATCH_ROWS)
         head = next(batches)
         check_columns(replace(contract, columns=columns), place, names_of(head, f"source {place.address}"))
-        total = int(head.schema.metadata[b"rows"])
+        total, size = int(head.schema.metadata[b"rows"]), path.stat().st_size
         first = 1
         with Native() as decoder:
             for batch in batches:
                 batch = batch.select(wanted).rename_columns([column.name for column in columns])
                 if contract.images:
-                    yield from decode_images(batch, contract, decoder, place.name, first)
+                    decoded = decode_images(batch, contract, decoder, place.name, first)
+                    yield from (one if isinstance(one, Unreadable) else _sized(one, total, size) for one in decoded)
                 else:
-                    yield batch.replace_schema_metadata(origin(place, first))
+                    yield _sized(batch.replace_schema_metadata(origin(place, first)), total, size)
                 first += batch.num_rows
-                say(int(path.stat().st_size * (first - 1) / max(total, first)))
+                say(int(size * (first - 1) / max(total, first)))
     except NotDecoded as error:
         name = {"parquet": "Parquet", "arrow": "Arrow"}[kind]
         raise WrongInput(f"source {place.address}: is not whole {name} ({error}); write it again") from None
+
+
+def _sized(batch: "pa.RecordBatch", rows: int, size: int) -> "pa.RecordBatch":
+    """The batch with what its file says of itself, for the estimate: a compressed one's size tells little."""
+    facts = {"file_rows": str(rows), "file_bytes": str(size)} if rows else {}
+    return batch.replace_schema_metadata((batch.schema.metadata or {}) | facts)

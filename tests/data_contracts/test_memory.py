@@ -34,6 +34,29 @@ def test_the_estimate_is_said_first(contract: Maker, write: Writer, tmp_path: Pa
     assert "GB of memory" in said.notes[0] and "rows" in said.notes[0]
 
 
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_file_that_says_how_many_rows_it_has_is_believed(
+    contract: Maker, tmp_path: Path, ending: str, parts: int
+) -> None:
+    """Compressed, these rows take a hundredth of their size."""
+    import pyarrow as pa
+    import pyarrow.feather as feather
+    import pyarrow.parquet as pq
+
+    table = pa.table({"text": ["the same text in every row"] * 20_000, "kind": ["word"] * 20_000})
+    for part in range(parts):
+        path = tmp_path / f"{part}.{ending}"
+        if ending == "parquet":
+            pq.write_table(table, path)
+        else:
+            feather.write_feather(table, path, compression="zstd")
+    said = Said()
+    register(FolderStore(tmp_path / "store"), contract(COLUMNS, split={"test": 0, "validation": 0}),
+             str(tmp_path / f"*.{ending}"), said)  # fmt: skip
+    assert said.notes[0].startswith(f"about {20_000 * parts:,} rows")
+
+
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_set_above_the_limit_is_refused_and_leaves_nothing(
     contract: Maker, write: Writer, tmp_path: Path, sentences: Rows, ending: str
