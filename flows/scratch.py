@@ -104,14 +104,15 @@ class Scratch:
 
 @contextmanager
 def scratch(folder: Path, workers: int, address: str = "") -> Iterator[Scratch]:
-    """A workspace in `folder` with its dataset registered, and a cluster for two runs of `workers` at once."""
+    """A workspace in `folder` with its dataset registered, and a cluster: the one at `address`, else one started here
+    for two runs of `workers` at once."""
     settings = Settings(workspace=str(folder / ".slipway"), ray_address=address)
     quiet_environment(settings)
     settings.create_workspace()
     (folder / "scratch.odcs.yaml").write_text(CONTRACT)
     (folder / "scratch.yaml").write_text(EXPERIMENT)
     (folder / "scratch.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows(500)))
-    cluster.connect(settings, 2 * workers + 2)
+    cluster.connect(settings, workers if address else 2 * workers + 2)
     try:
         made = Scratch(folder, cluster.address())
         made.ask("data", "register", "scratch.odcs.yaml")

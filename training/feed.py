@@ -54,21 +54,23 @@ class Ledger:
 
     def __init__(self, folder: str, run: str, attempt: int, rank: int, world_size: int, batch_size: int, step: int):
         """step: the steps done when the attempt begins."""
-        path = Path(folder) / run / f"{attempt}-{rank}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = path.open("w", encoding="utf-8")
+        self.path = Path(folder) / run / f"{attempt}-{rank}.jsonl"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.unlink(missing_ok=True)
         self.share = lambda one: len(batch_positions(one, batch_size, rank, world_size))
         self.step, self.left = step, self.share(step)
-        self.file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n")
-        self.file.flush()
+        self._add({"pid": os.getpid(), "host": socket.gethostname()})
 
     def write(self, index: np.ndarray) -> None:
         if not self.left:
             self.step += 1
             self.left = self.share(self.step)
         self.left -= len(index)
-        self.file.write(json.dumps({"step": self.step + 1, "samples": index.tolist()}) + "\n")
-        self.file.flush()  # the process may be killed at any time
+        self._add({"step": self.step + 1, "samples": index.tolist()})
+
+    def _add(self, line: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:  # closed each time: the process may be killed at any time
+            file.write(json.dumps(line) + "\n")
 
 
 def read_ledger(folder: Path, run: str, attempts: list[dict[str, Any]]) -> dict[int, list[int]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from flows.prove import Options, Say
 from flows.scratch import STEPS, Scratch, break_and_mend, compare_runs, scratch
+from infra.settings import load_settings
 from training.run_log import read_state
 
 ELASTIC_KILLS = 1
@@ -16,7 +17,7 @@ LOSS_WITHIN = 1e-6
 def prove(options: Options, say: Say) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory(prefix="slipway-prove-") as folder,
-        scratch(Path(folder), max(options.workers, 4 if options.elastic else 0)) as place,
+        scratch(Path(folder), max(options.workers, 4 if options.elastic else 0), load_settings().ray_address) as place,
     ):
         command = ["train", "scratch", "--workers", str(options.workers)]
         say("the unbroken run")

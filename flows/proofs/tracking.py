@@ -12,12 +12,13 @@ from flows.prove import Options, Say
 from flows.scratch import LONGEST_WAIT_S, STEPS, Scratch, break_and_mend, scratch
 from infra import tracking
 from infra.errors import SlipwayError
+from infra.settings import load_settings
 
 
 def prove(options: Options, say: Say) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory(prefix="slipway-prove-") as folder,
-        scratch(Path(folder), options.workers) as place,
+        scratch(Path(folder), options.workers, load_settings().ray_address) as place,
     ):
         command = ["train", "scratch", "--workers", str(options.workers)]
         run, kills = break_and_mend(place, command, options.kills, options.seed, options.workers, say)
