@@ -27,6 +27,10 @@ def refuse_settings(experiment: "Experiment", additive: bool, where: str) -> Non
             f"{where}: training.batch_size: {training.batch_size} gives some of {scaling.workers} workers fewer "
             "micro-batches than others; make it a multiple of scaling.workers, or raise training.micro_batch_size"
         )
+    if training.compile and training.activation_checkpointing:
+        raise WrongInput(
+            f"{where}: training.compile: compiles nothing under training.activation_checkpointing; leave one of them out"
+        )
     if training.compile and scaling.sharding == "fsdp":
         raise WrongInput(
             f"{where}: training.compile: does not go with scaling.sharding fsdp here; write sharding: ddp, or leave "

@@ -102,6 +102,7 @@ def test_a_wrong_override_is_refused(tmp_path: Path, override: str, said: str) -
     ("override", "said"),
     [
         (["scaling.sharding=fsdp", "workers=2", "compile=true"], "training.compile"),
+        (["compile=true", "activation_checkpointing=true"], "leave one of them out"),
         (["batch_size=3", "micro_batch_size=1", "workers=2"], "make it a multiple of scaling.workers"),
         (["best_by=accuracy"], "keep: best"),
         (["early_stopping={patience: 2}"], "'training.early_stopping.metric' is missing"),
