@@ -29,7 +29,7 @@ def refuse_settings(experiment: "Experiment", additive: bool, where: str) -> Non
         )
     if training.compile and training.activation_checkpointing:
         raise WrongInput(
-            f"{where}: training.compile: compiles nothing under training.activation_checkpointing; leave one of them out"
+            f"{where}: training.compile: compiles nothing under activation_checkpointing; leave one of them out"
         )
     if training.compile and scaling.sharding == "fsdp":
         raise WrongInput(
