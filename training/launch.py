@@ -75,14 +75,18 @@ def train(
     a moment ago. Raises WrongInput or Refused with the worker's own words, Overtaken when another driver took the run
     over, SlipwayError when workers keep dying or a service stays away; the same command then goes on.
     """
+    from infra.cluster import connect
     from training.projection import Projection
 
     store = settings.object_store
     experiment = request.experiment
     state = read_tail(RunLog(store, run)) if run else find_run(store, experiment.name, request.key, fresh)[1]
     log = RunLog(store, state.run)
-    if state.status != "finished" and not take_over:
-        _refuse_live_attempt(log, state)
+    if state.status != "finished":
+        if not take_over:
+            _refuse_live_attempt(log, state)
+        progress.say("starting Ray")  # before anything is written: a cluster that is too small leaves no trace
+        connect(settings, experiment.scaling.workers, experiment.scaling.gpus_per_worker)
     if not state.first:
         log.append(
             "run",
@@ -164,11 +168,9 @@ def _raise_unless_finished(state: RunState) -> None:
 
 
 def _fit(request: Request, settings: Settings, log: RunLog, progress: Progress, over: int, driver: str) -> None:
-    from infra.cluster import connect, storage_folder
+    from infra.cluster import storage_folder
 
     scaling = request.experiment.scaling
-    progress.say("starting Ray")
-    connect(settings, scaling.workers, scaling.gpus_per_worker)
     progress.say(f"starting {scaling.workers} worker{'s' * (scaling.workers > 1)}")
 
     from ray.train import FailureConfig, RunConfig, ScalingConfig

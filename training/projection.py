@@ -40,6 +40,7 @@ class Projection:
         self.findings: list[str] = []
         self.problem = ""
         """Why the tracking server could not be reached the last time; empty when it was."""
+        self.syncing = threading.Lock()
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._repeat, daemon=True)
 
@@ -61,6 +62,10 @@ class Projection:
 
     def sync(self) -> str:
         """Bring MLflow up to the log. Returns the MLflow run's id."""
+        with self.syncing:
+            return self._sync()
+
+    def _sync(self) -> str:
         from infra import tracking
 
         if self.state is None:

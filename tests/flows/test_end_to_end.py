@@ -250,6 +250,7 @@ BAD_INPUT: dict[str, tuple[list[str], dict[str, Any], int, str]] = {
     "out of range": (["train", "bad.yaml"], changed("epochs: 6", "epochs: -6"), 2, "training.epochs"),
     "unknown gate": (["train", "bad.yaml"], changed("champion:", "champoin:"), 2, "did you mean 'champion'"),
     "approvals": (["train", "bad.yaml"], {"bad.yaml": EXPERIMENT + "promotion: {policy: approvals}\n"}, 2, "approvals"),
+    "more workers than CPUs": (["train", "reviews", "--fresh", "--workers", "30"], {}, 2, "30 workers of 1 CPU"),
     "unknown model": (["predict", "revews", "x"], {}, 2, "did you mean 'reviews'"),
     "unknown option": (["train", "reviews", "--wrokers", "2"], {}, 2, "--workers"),
 }

@@ -14,6 +14,7 @@ import pytest
 from infra import tracking
 from infra.errors import SlipwayError
 from infra.settings import Settings
+from training.patience import patiently
 from training.projection import Projection, ranges, steps_of
 from training.run_log import AttemptLog, RunLog, begin_attempt, read_tail
 
@@ -112,7 +113,11 @@ def test_drivers_that_meet_make_one_mlflow_run(settings: Settings, log: RunLog) 
     report(begin(log), range(1, 4))
     project(settings, RunLog(log.store, "warm-up"), "meeting")  # the experiment exists
     projections = [Projection(settings, log, "meeting", FACTS) for _ in range(4)]
-    threads = [threading.Thread(target=projection.sync) for projection in projections]
+    threads = [
+        # MLflow refuses one of two that log the same dataset at once: it asks again, as it does every few seconds.
+        threading.Thread(target=patiently, args=(projection.sync, lambda note: None))
+        for projection in projections
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
