@@ -51,7 +51,7 @@ def try_package(
         try:
             done = subprocess.run(
                 [sys.executable, "-I", __file__],
-                input=json.dumps(job),
+                input=json.dumps(job, default=_pixels),
                 capture_output=True,
                 text=True,
                 cwd=folder,
@@ -67,6 +67,15 @@ def try_package(
         return _failed(ended)
 
 
+def _pixels(value: Any) -> dict[str, str]:
+    """Bytes on their way to the child."""
+    from base64 import b64encode
+
+    if not isinstance(value, bytes):
+        raise TypeError(f"a {type(value).__name__} cannot be given to a package; inputs are JSON values or bytes")
+    return {"base64": b64encode(value).decode()}
+
+
 def _failed(reason: str) -> dict[str, Any]:
     return {"format": FORMAT, "failure": {"stage": "load", "reason": reason}, "answers": [], "request_ms": []}
 
@@ -75,7 +84,7 @@ def _failed(reason: str) -> dict[str, Any]:
 
 
 def _main() -> None:
-    job = json.load(sys.stdin)
+    job = json.load(sys.stdin, object_hook=_bytes)
     found: dict[str, Any] = {"format": FORMAT, "failure": None, "answers": [], "request_ms": []}
     stage = "load"
     try:
@@ -110,6 +119,12 @@ def _main() -> None:
         }
     found["machine"] = _machine()
     Path(job["result"]).write_text(json.dumps(found), encoding="utf-8")
+
+
+def _bytes(body: dict[str, Any]) -> Any:
+    from base64 import b64decode
+
+    return b64decode(body["base64"]) if set(body) == {"base64"} else body
 
 
 def _timed(model: Any, frame: Any, requests: int, limit_s: float) -> list[float]:
