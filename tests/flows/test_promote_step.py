@@ -161,3 +161,18 @@ def test_reviewers_commands_from_candidate_to_rollback(court, ask, tmp_path):
     assert "is not whole" in ask("reject", "animals", "--reason", "x", code=3)
     assert "is not whole" in ask("verify", "animals", code=3)
     assert "altered" in ask("history", "animals", code=3)
+
+
+def test_a_private_key_is_its_owners_alone_and_stays_out_of_the_workspace(court, ask):
+    ask.scored()
+    court.key("bob").chmod(0o644)
+    said = ask("approve", "animals", "--reason", "fine", "--key", "bob", code=3)
+    assert "others may read or write it (mode 644)" in said and said.count("\n") == 1
+    assert promotion_log.keys(court.store, "animals") == []
+    made = ask("keygen", "zoe")
+    assert (
+        Path(made["private"]).stat().st_mode & 0o777 == 0o600
+        and made["public"] not in Path(made["private"]).read_text()
+    )
+    court.keys = court.world.settings.folder / "keys"
+    assert "is in the workspace" in ask("keygen", "yan", code=2)

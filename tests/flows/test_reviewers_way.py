@@ -4,7 +4,6 @@ import json
 import subprocess
 import time
 import urllib.request
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,16 +132,3 @@ def test_a_persons_way(shop: Shop) -> None:
     for command in (("predict", "reviews", "x"), ("verify", "reviews")):
         said_no = ada.run(*command, code=3)
         assert "altered" in said_no.stderr + said_no.stdout
-
-
-@pytest.mark.slow
-def test_the_private_key_stays_out_of_the_workspace_and_is_its_owners_alone(shop: Shop) -> None:
-    zoe = Person(shop, "zoe")
-    path = Path(zoe.ask("keygen", "zoe")["private"])
-    assert path.stat().st_mode & 0o777 == 0o600 and not path.is_relative_to(shop.folder)
-    zoe.environment["SLIPWAY_KEYS"] = str(shop.folder / ".slipway" / "keys")
-    assert "is in the workspace" in zoe.run("keygen", "zoe", code=2).stderr
-    zoe.environment["SLIPWAY_KEYS"] = str(path.parent)
-    path.chmod(0o644)
-    said = zoe.run("train", "reviews", *SMALL, "--set", "seed=9", code=3).stderr
-    assert "others may read or write it (mode 644)" in said
