@@ -124,8 +124,8 @@ def test_rules_of_lists_quarantine_and_are_mended(contract: Maker, tmp_path: Pat
     assert all(check.passed for check in audit(store, version))
     fixed = tmp_path / "fixed.jsonl"
     fixed.write_text("".join(json.dumps({"row_id": row["row_id"], "tags": ["z", "y"]}) + "\n" for row in kept_out))
-    mended, _, corrected = release(store, "made", fixed, "a person")
-    assert mended.counts["quarantined"] == 0 and len(corrected) == 3
+    done = release(store, "made", fixed, "a person")
+    assert done.version.counts["quarantined"] == 0 and len(done.corrected) == 3
 
 
 def test_rules_of_lists_may_only_warn(contract: Maker, tmp_path: Path) -> None:
