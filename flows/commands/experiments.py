@@ -42,16 +42,15 @@ def draft(recipe: str, dataset: str, as_json: bool) -> None:
 
 @recipes.command()
 @click.option("--recipe", help="With the settings of this recipe.")
-def schema(recipe: str | None) -> None:
+@as_json
+def schema(recipe: str | None, as_json: bool) -> None:
     """A JSON schema of experiments, for editors that complete and check YAML.
 
     Example: slipway recipes schema --recipe text_classifier > experiment.schema.json
     """
-    import json
-
     from flows.experiment_schema import experiment_schema
 
-    click.echo(json.dumps(experiment_schema(recipe), indent=1))
+    emit(experiment_schema(recipe), as_json=True, human=lambda body: None)
 
 
 @click.command()
