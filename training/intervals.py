@@ -118,7 +118,7 @@ def wilson(successes: int, rows: int, alpha: float = ALPHA) -> Estimate:
 
 
 def estimate(
-    metric: str, results: Mapping[str, Sequence[Any]], alpha: float = ALPHA, seed: int = 0, resamples: int = RESAMPLES
+    metric: str, results: Mapping[str, Any], alpha: float = ALPHA, seed: int = 0, resamples: int = RESAMPLES
 ) -> Estimate:
     """A metric of one model and its interval. results: the columns that the metric reads.
 
@@ -143,7 +143,7 @@ def estimate(
     return _of_cells(value_of, counts, len(names), rng, resamples).interval(alpha)
 
 
-def figure(metric: str, results: Mapping[str, Sequence[Any]]) -> float:
+def figure(metric: str, results: Mapping[str, Any]) -> float:
     """A metric of one model, without its interval."""
     import numpy as np
 
@@ -159,8 +159,8 @@ def enough(resamples: int, alpha: float) -> int:
 
 def compare(
     metric: str,
-    first: Mapping[str, Sequence[Any]],
-    second: Mapping[str, Sequence[Any]],
+    first: Mapping[str, Any],
+    second: Mapping[str, Any],
     alpha: float = ALPHA,
     seed: int = 0,
     resamples: int = RESAMPLES,

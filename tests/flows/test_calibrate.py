@@ -63,7 +63,7 @@ def test_no_statistical_gate_errs_more_often_than_alpha(population, gate):
 
 
 def test_every_test_runs_and_says_the_same_twice(population):
-    first, second = (calibrate.calibrate(population, TESTS, 20) for _ in range(2))
+    first, second = (calibrate.calibrate(population, list(TESTS), 20) for _ in range(2))
     assert [row.to_json() for row in first] == [row.to_json() for row in second]
     assert {row.gate for row in first} == set(TESTS)
     json.dumps([row.to_json() for row in first], allow_nan=False)

@@ -158,7 +158,8 @@ def test_findings_are_on_the_runs_page_once(settings: Settings, log: RunLog) -> 
     for _ in range(2):
         writer.append("finding", step=3, sentence="layer 2: half of the units are dead")
         report(writer, range(1, 4))
-        found = project(settings, log, "findings")
+        project(settings, log, "findings")
+    found = project(settings, log, "findings")
     assert tracking.run_tags(settings, found.run_id)["mlflow.note.content"] == (
         "- step 3: layer 2: half of the units are dead"
     )

@@ -194,7 +194,7 @@ class Recipe(task.Recipe):
         save_pretrained(trained.encoder, self.folder, folder)
         head = {name: value.contiguous() for name, value in trained.head.state_dict().items()}
         save_file(head, folder / "head.safetensors")
-        facts = {"recipe": "text_classifier", "settings": self.settings.model_dump(mode="json")}
+        facts: dict[str, Any] = {"recipe": "text_classifier", "settings": self.settings.model_dump(mode="json")}
         if self.settings.calibrate == "temperature":
             facts["temperature"] = self.temperature(trained)
         write_json(folder / "recipe.json", {**facts, "labels": self.report["labels"], "inputs": self.report["inputs"]})
