@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from data_contracts import sequence
 from flows.evidence import Evidence, Subject
 from flows.gate import Verdict, parse_gates, run_gates
 from infra.digests import digest_bytes
@@ -89,12 +90,12 @@ def test_freshness_of_files_counts_from_when_they_changed_not_from_when_they_wer
     (folder / "animals.odcs.yaml").write_text(promise)
     os.utime(folder / "rows.csv", (changed.timestamp(), changed.timestamp()))
     from data_contracts.contract import load_contract
-    from data_contracts.registry import register
-    from data_contracts.tags import tag
+    from data_contracts.registry import register, tag_prefix
 
     version, _ = register(world.store, load_contract(str(folder / "animals.odcs.yaml")), cache=world.folder / "cache")
     world.references["files"] = f"{version.name}@{version.digest}"
-    tag(world.store, f"animals@{version.digest}", "production", "mel")  # by hand: no news of the data
+    by_hand = {"digest": version.digest, "who": "mel", "fingerprint": {"revision": "0"}}  # no news of the data
+    sequence.append(world.store, tag_prefix("animals", "latest"), 1, lambda newest: by_hand)
     candidate = world.candidate(dataset="files")
     assert judge_at(world, "freshness", {}, candidate, changed + timedelta(days=4)).passed
     verdict = judge_at(world, "freshness", {}, candidate, changed + timedelta(days=4, hours=1))
