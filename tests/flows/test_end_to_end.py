@@ -142,6 +142,32 @@ def test_who_saw_a_row_is_what_the_workers_noted(shop: Shop, promoted: dict[str,
     assert (found["place"], found["sightings"], found["unknown"]) == ("test", [], [])
 
 
+NOTEBOOK = """
+import json
+from infra.errors import WrongInput
+from training.api import train
+run = train("reviews", workers=2)
+print(json.dumps([run.name, run.model, run.curves()["loss"][-1][0], sorted(path.name for path in run.files.iterdir())]))
+try:
+    train("reviews", **{"training.epoch": 3})
+except WrongInput as error:
+    print(error)
+"""
+
+
+def test_a_notebook_gets_the_run_that_the_command_trained(shop: Shop, promoted: dict[str, Any]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", NOTEBOOK], cwd=shop.folder, env=shop.environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    first, refused = done.stdout.splitlines()
+    name, model, last_step, files = json.loads(first)
+    assert (name, model) == (promoted["trained"]["run"], promoted["trained"]["model"])
+    assert last_step > 50
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(files)
+    assert "training.epochs" in refused and "\n" not in refused
+
+
 @pytest.fixture
 def scoring_server(shop: Shop, promoted: dict[str, Any], free_port: int) -> Iterator[str]:
     environment = {**shop.environment, "MLFLOW_TRACKING_URI": f"sqlite:///{shop.folder}/.slipway/mlflow.db"}
