@@ -237,14 +237,14 @@ def compare_runs(scratch: Scratch, one: str, other: str) -> dict[str, bool]:
     first, second = (read_state(scratch.log(run)) for run in (one, other))
     store = scratch.settings.object_store
 
-    def last_checkpoint(state: RunState) -> dict[str, bytes]:
-        place = state.checkpoints[-1]["place"]
-        files = [key for key in store.list(f"{place}/") if key.endswith(".safetensors")]
-        return {
-            f"{key.removeprefix(place)} {name}": value.tobytes()
-            for key in files
-            for name, value in load_file(store.local_path(key)).items()
-        }
+    def last_checkpoint(state: RunState) -> dict[str, list[bytes]]:
+        """Every tensor's bytes by its name, whichever worker wrote it into whichever file."""
+        found: dict[str, list[bytes]] = {}
+        for key in store.list(f"{state.checkpoints[-1]['place']}/"):
+            if key.endswith(".safetensors"):
+                for name, value in load_file(store.local_path(key)).items():
+                    found[name] = sorted([*found.get(name, ()), value.tobytes()])
+        return found
 
     def curves(state: RunState) -> dict[str, Any]:
         return {name: points for name, points in state.curves().items() if not name.startswith("system/")}
