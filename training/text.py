@@ -1,6 +1,7 @@
 """Text as tokens: tokenizers trained or taken over, token files memory-mapped, batches packed without padding."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +18,43 @@ if TYPE_CHECKING:
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
+MAX_CHARACTERS = 1000
+"""Distinct characters that a trained vocabulary holds; rarer ones become [UNK]."""
+
+
 def train_wordpiece(texts: Iterable[str], vocab_size: int) -> "Tokenizer":
-    """A lower-casing WordPiece tokenizer with BERT's normaliser, pre-tokeniser and [CLS] a [SEP] b [SEP] template."""
+    """A lower-casing WordPiece tokenizer with BERT's normaliser, pre-tokeniser and [CLS] a [SEP] b [SEP] template.
+
+    The same texts give the same tokenizer. The library's trainer alone does not: it numbers the pieces `##c` as it
+    meets them in a hash map whose order is random, and settles equal counts by those numbers. So they are numbered
+    beforehand, as if they were special tokens, and the vocabulary that comes out is put into a fresh model.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(word for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    characters: Counter[str] = Counter()
+    for word, count in words.items():
+        characters.update(dict.fromkeys(word, count))
+    kept = sorted(characters, key=lambda one: (-characters[one], one))[:MAX_CHARACTERS]
+    inner = sorted({character for word in words for character in word[1:]} & set(kept))
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[*SPECIAL, *(f"##{character}" for character in inner)],
+        initial_alphabet=kept,
+        limit_alphabet=len(kept),
+        show_progress=False,
+    )
+    scratch = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    scratch.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    scratch.train_from_iterator((" ".join([word] * count) for word, count in words.items()), trainer)
+
+    tokenizer = Tokenizer(models.WordPiece(scratch.get_vocab(), unk_token="[UNK]"))
+    tokenizer.add_special_tokens(list(SPECIAL))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=list(SPECIAL), show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
     ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
