@@ -21,6 +21,7 @@ NOT_CODE = frozenset(
         "training.experiment",
         "training.feed",
         "training.launch",
+        "training.outlook",
         "training.projection",
         "training.recorder",
         "training.run_log",

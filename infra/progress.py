@@ -36,6 +36,10 @@ class Progress:
     def say(self, note: str) -> None:
         self.note = note
 
+    def tell(self, line: str) -> None:
+        """A line that stays."""
+        _write(f"\r\x1b[K{self.name:<12}  {line}" if sys.stderr.isatty() else f"{self.name:<12}  {line}", live=False)
+
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.started

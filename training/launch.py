@@ -12,6 +12,7 @@ from infra.progress import Progress
 from infra.settings import Settings
 from infra.store import Store
 from training.experiment import Experiment
+from training.outlook import TIMED_STEPS, duration, sentence
 from training.patience import patiently
 from training.run_log import AttemptLog, Overtaken, RunLog, RunState, live_beat, read_state, read_tail
 
@@ -221,14 +222,16 @@ def _refuse_live_attempt(log: RunLog, state: RunState) -> None:
 
 def _show_progress(log: RunLog, progress: Progress, projection: Any, ended: threading.Event) -> None:
     """Follow the newest attempt's heartbeat."""
-    sequence = attempt = 0
-    said = ""
+    sequence = attempt = first = 0
+    said = timed = ""
     while not ended.wait(POLL_S):
         try:
             sequence = sequence or log.last_sequence()
             for entry in log.entries(after=sequence):
                 sequence = entry["sequence"]
                 attempt = entry["attempt"] if entry["kind"] == "attempt" else attempt
+                if entry["kind"] == "outlook":
+                    progress.tell(sentence(entry))
                 for one in entry.get("skipped", ()):
                     begins = f"going on from step {entry['from_step']}"
                     progress.say(f"checkpoint of step {one['step']} left out: {one['why']}; {begins}")
@@ -239,6 +242,10 @@ def _show_progress(log: RunLog, progress: Progress, projection: Any, ended: thre
         if beat and beat.get("trouble", said) != said:
             progress.say(said := beat["trouble"])
         if beat and beat.get("step"):
+            first = first or beat["step"]
+            if not timed and beat.get("rate") and beat["step"] - first >= TIMED_STEPS:
+                timed = duration((beat["num_steps"] - beat["step"]) / beat["rate"])
+                progress.tell(f"about {timed} more at {beat['rate']:.3g} steps a second")
             problem = f"  MLflow is away ({projection.problem})" if projection.problem else ""
             note = beat.get("note") or f"loss {beat['loss']:.3f}"
             progress.update(beat["step"], beat["num_steps"], note + problem)

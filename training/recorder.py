@@ -59,6 +59,7 @@ class Recorder(loop.Observer):
         self.saved, self.saved_step = time.monotonic(), first_step
         self.points: list[tuple[int, dict[str, float], float]] = []
         self.findings: list[dict[str, Any]] = []
+        self.announced: dict[str, Any] = {}
         self.taking = threading.Lock()
         self.writing = threading.Lock()
         self.overtaken: Overtaken | None = None
@@ -94,6 +95,10 @@ class Recorder(loop.Observer):
         self.progress = {"step": step, "num_steps": self.num_steps, "loss": loss, "rate": self.machine.rate(step)}
         while len(self.points) >= MOST_KEPT and not self.overtaken:
             time.sleep(0.1)
+
+    def announce(self, found: dict[str, Any]) -> None:
+        """What the run is about to do; told once an attempt, when its first entry is written."""
+        self.announced = found
 
     def finding(self, step: int, sentence: str) -> None:
         self.findings.append({"step": step, "sentence": sentence})
@@ -169,6 +174,8 @@ class Recorder(loop.Observer):
         while not self.overtaken:
             now = time.monotonic()
             try:
+                if self.announced:
+                    self._tell()
                 if now - beaten >= (BEAT_ON_DISK_S if on_disk else HEARTBEAT_S):
                     self._beat()
                     beaten = now
@@ -184,6 +191,12 @@ class Recorder(loop.Observer):
                 pass  # the store may be away for minutes; training goes on and the next round tries again
             if self.ended.wait(0.25):
                 return
+
+    def _tell(self) -> None:
+        assert self.writer is not None
+        with self.writing:
+            self.writer.append("outlook", **self.announced)
+        self.announced = {}
 
     def _beat(self) -> None:
         assert self.writer is not None

@@ -150,6 +150,10 @@ class Recipe(ABC):
     def batch(self, split: str, index: np.ndarray, keys: SampleKeys) -> Batch:
         """The samples of these indexes (N,), with all randomness drawn from `keys`, one key a sample."""
 
+    def num_tokens(self, split: str) -> int | None:
+        """Tokens of all samples together, where samples are made of tokens."""
+        return None
+
     def row_ids(self, split: str, index: np.ndarray) -> list[str]:
         """The id of the dataset's row that each of these samples (N,) is made of, from what `prepare` wrote."""
         raise NotImplementedError(f"{type(self).__module__}: add row_ids, so that a run can say which rows it saw")

@@ -64,8 +64,10 @@ def _train(config: dict[str, Any], experiment: Experiment, world: Any, log: RunL
     from training import checkpoint, loop
     from training.energy import NodeEnergy, spent
     from training.feed import Feed, Ledger
+    from training.outlook import outlook
     from training.recorder import Recorder
     from training.sharding import whole as gather
+    from training.state import TrainState
 
     store, training = log.store, experiment.training
     sources = {role: _source_folder(store, source) for role, source in config["sources"].items()}
@@ -89,18 +91,19 @@ def _train(config: dict[str, Any], experiment: Experiment, world: Any, log: RunL
     if config["ledger"]:
         feed.ledger = Ledger(config["ledger"], log.run, attempt, world.rank, world.size, training.batch_size, first)
     energy = None if node is None else NodeEnergy(store, log.run, attempt, node, config["country"])
+
+    def restore(state: TrainState) -> int:
+        done = checkpoint.load_checkpoint(store, entry, state) if entry else 0
+        recorder.announce(outlook(recipe, state.task, training, world))
+        return done
+
     with Recorder(log, attempt, world, training, num_steps, first, writer=writer, feed=feed, energy=energy) as recorder:
-        task, whole = loop.train(
-            feed,
-            training,
-            world,
-            recorder,
-            lambda state: checkpoint.load_checkpoint(store, entry, state) if entry else 0,
-        )
+        task, whole = loop.train(feed, training, world, recorder, restore)
         if recorder.overtaken:
             raise recorder.overtaken
         final = {}
-        if whole and recipe.num_samples("test"):
+        # Where an evaluation follows, it alone reads the test split, once.
+        if whole and recipe.num_samples("test") and not recipe.settings.evaluates:
             final = loop.validate(recipe, task, "test", training, world)
         task = gather(task, recipe.build, world) if whole else task
         if world.rank != 0:

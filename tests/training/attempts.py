@@ -14,6 +14,7 @@ from tests.training.examples import open_recipe
 from training.experiment import validate_experiment
 from training.run_log import RunLog, RunState, read_tail
 
+ROOT = str(Path(__file__).parents[2])
 RUN = "example-0123456789ab-1"
 
 
@@ -48,7 +49,11 @@ def attempt(config: dict[str, Any], **changes: Any) -> multiprocessing.process.B
     over = read_tail(RunLog(open_store(config["store"]), RUN)).attempt
     config = {**config, "over": over, "driver": f"driver {over + 1}", **changes}
     process = multiprocessing.get_context("spawn").Process(target=_work, args=(config,))
-    process.start()
+    sys.path.insert(0, ROOT)  # the child takes this path over, and finds `tests` on it
+    try:
+        process.start()
+    finally:
+        sys.path.remove(ROOT)
     return process
 
 

@@ -97,6 +97,9 @@ class Recipe(task.Recipe):
     def num_samples(self, split: str) -> int:
         return len(self.files[split])
 
+    def num_tokens(self, split: str) -> int:
+        return int(self.files[split].tokens.lengths.sum())
+
     def row_ids(self, split: str, index: np.ndarray) -> list[str]:
         return self.files[split].row_ids(index)
 

@@ -154,6 +154,9 @@ class Recipe(task.Recipe):
     def num_samples(self, split: str) -> int:
         return len(self.rows[split])
 
+    def num_tokens(self, split: str) -> int:
+        return int(self.files[split].tokens.lengths[self.rows[split]].sum())
+
     def row_ids(self, split: str, index: np.ndarray) -> list[str]:
         return self.files[split].row_ids(self.rows[split][index])
 
