@@ -173,7 +173,8 @@ def test_bad_input_is_told_before_great_expectations_is_imported(
     """All in one process, which each may be the first to make import it or take a gigabyte."""
     kinds = told_early(tmp_path, document)
     script = (
-        "import json, re, sys\nfrom pathlib import Path\nfrom flows.cli import main\nfor arguments in json.loads(sys.argv[1]):\n"
+        "import json, re, sys\nfrom pathlib import Path\nfrom flows.cli import main\n"
+        "for arguments in json.loads(sys.argv[1]):\n"
         "    try:\n        main(['data', 'register', *arguments])\n"
         "    except SystemExit as end:\n        told = end.code, 'great_expectations' in sys.modules\n"
         # Not ru_maxrss: a child begins with its parent's.
