@@ -35,10 +35,10 @@ class CommonRows:
 
 
 def common_rows(
-    evidence: Evidence, candidate: Subject, champion: Subject, columns: Sequence[str], minimum: int, setting: str
+    evidence: Evidence, candidate: Subject, champion: Subject, columns: Sequence[str], minimum: int, setting: str = ""
 ) -> CommonRows:
     """Raises MissingEvidence when they have fewer rows in common than all (trained on one dataset version) or
-    `minimum` (on two), naming `setting` as the way out."""
+    `minimum` (on two), naming `setting` as a way out."""
     ours, others = evidence.evaluation(candidate), evidence.evaluation(champion)
     wanted = list(dict.fromkeys(["row_id", "label", *columns]))
     own = results(ours, wanted, candidate.ref)
@@ -53,9 +53,10 @@ def common_rows(
     rows = len(own["row_id"])
     needed = rows if candidate.dataset == champion.dataset else minimum
     if len(pairs) < max(needed, 1):
+        way_out = f", or lower {setting}" if setting else ""
         raise MissingEvidence(
             f"{candidate.ref} and the champion {champion.ref} answered {len(pairs):,} test rows in common, "
-            f"{needed:,} are needed; keep the champion's test rows in the data set, or lower {setting}"
+            f"{needed:,} are needed; keep the champion's test rows in the data set{way_out}"
         )
     mine = {name: [values[index] for index, _ in pairs] for name, values in own.items()}
     theirs = {name: [values[index] for _, index in pairs] for name, values in other.items()}

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 SHOWN = 12
+LEAST_COMMON = 200
+"""Rows that candidate and champion both have to have answered, where they were trained on two dataset versions."""
 
 
 class Slices(Gate):
@@ -60,9 +62,12 @@ class Slices(Gate):
             mine: dict[str, list[Any]] = results(own, list(dict.fromkeys(columns)), candidate.ref)
             theirs, row_ids, cited = None, mine["row_id"], [own.predictions_file, proof]
         else:
-            rows = common_rows(evidence, candidate, champion, columns, 200, "the champion's data set")
+            rows = common_rows(evidence, candidate, champion, columns, LEAST_COMMON)
             mine, theirs, row_ids, cited = rows.mine, rows.theirs, rows.row_ids, list(rows.files)
         slices, data = self.slices(candidate, evidence, row_ids, mine, theirs)
+        if not slices and mine == theirs and self.floor is None:
+            sentence = f"On all {len(row_ids):,} test rows it answers as the champion does: no slice is worse."
+            return self.verdict(True, sentence, cited[0], measure=measure, observed=0.0, also_cited=[*cited[1:], data])
         if not slices:
             raise MissingEvidence(
                 "there is no slice to judge: the contract names none (slipway.slices), and none was found"

@@ -108,6 +108,15 @@ def test_without_the_test_rows_there_is_no_yes(sliced):
     assert not verdict.passed and "Could not be judged" in verdict.sentence
 
 
+def test_a_candidate_that_answers_as_the_champion_does_is_worse_on_no_slice(world):
+    rows = [f"{label} number {i} sits still,{label}" for i in range(3000) for label in [("ant", "bee", "cat")[i % 3]]]
+    world.add_dataset("unsliced", "\n".join(["text,label", *rows]) + "\n", CONTRACT)
+    first = world.promote(world.candidate(dataset="unsliced"))
+    verdict = world.judge("slices", {}, world.candidate(dataset="unsliced"), first)
+    assert verdict.passed and verdict.observed == 0.0 and verdict.evidence
+    assert "answers as the champion does" in verdict.sentence
+
+
 def test_the_rows_that_chose_a_slice_do_not_judge_it():
     rng = np.random.default_rng(0)
     row_ids = [f"{i:064x}" for i in range(2000)]
