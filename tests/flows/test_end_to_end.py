@@ -267,7 +267,7 @@ BAD_INPUT: dict[str, tuple[list[str], dict[str, Any], int, str]] = {
         "txet",
     ),
     "empty file": ([*REGISTER, "bad.csv"], {"bad.csv": ""}, 2, "bad.csv"),
-    "not UTF-8": ([*REGISTER, "bad.csv"], {"bad.csv": b"text,label\ncaf\xe9,good\n"}, 2, "bad.csv"),
+    "not UTF-8": ([*REGISTER, "bad.csv"], {"bad.csv": b"text,label\ncaf\xe9,good\n"}, 3, "bad.csv row 1"),
     "truncated": ([*REGISTER, "bad.parquet"], {"bad.parquet": b"PAR1\x00\x01"}, 2, "bad.parquet"),
     "every row violates": ([*REGISTER, "bad.csv"], {"bad.csv": "text,label\n,good\n,bad\n"}, 3, "text"),
     "unknown key": (["train", "bad.yaml"], {"bad.yaml": EXPERIMENT + "sedules: {}\n"}, 2, "did you mean 'schedule'"),

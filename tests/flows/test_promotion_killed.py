@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from infra.settings import Settings
 from infra.store import Store
 from tests.flows.reviewers import Case, Court
 
+ROOT = str(Path(__file__).parents[2])
 CHANGES = ("put", "create", "delete", "upload", "set_alias")
 
 
@@ -86,7 +88,11 @@ def run(folder: Path, case: Case, last: int | None) -> int | None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mlflow", "mlflow.store.tracking.sqlalchemy_store", __name__])
     process = context.Process(target=promote_and_die, args=(str(folder), case.version.version, case.card, last))
-    process.start()
+    sys.path.insert(0, ROOT)  # the child takes this path over, and finds `tests` on it
+    try:
+        process.start()
+    finally:
+        sys.path.remove(ROOT)
     process.join(300)
     return process.exitcode
 
