@@ -1,4 +1,4 @@
-"""MLflow's alias `champion` follows the promotion log.
+"""MLflow's alias `champion` follows the promotion log, and with it the description and tags of the version it names.
 
     promotions/<model>/mirrored.json            which entry the alias was last set from
     promotions/<model>/mirroring/<nonce>.json   a process is about to set the alias, or died doing so
@@ -14,7 +14,7 @@ import socket
 from typing import Any
 
 from flows.models import versions
-from flows.promotion_log import champion
+from flows.promotion_log import Entry, champion
 from infra.artifacts import check_format
 from infra.digests import digest_bytes
 from infra.errors import SlipwayError
@@ -53,7 +53,7 @@ def mirror(store: Store, settings: Settings, name: str) -> bool:
         dead |= {key for key in others if _is_dead(store, key, store.modified(mine))}
         from infra.tracking import set_alias
 
-        set_alias(settings, name, version.mlflow_version, ALIAS)
+        set_alias(settings, name, version.mlflow_version, ALIAS, *_told(reigning))
         body = {"format": FORMAT, "sequence": reigning.sequence, "entry": digest_bytes(store.get(reigning.key))}
         store.put(_note_key(name), json.dumps(body, sort_keys=True).encode())
         done = reigning.sequence  # and look again: the champion may have changed since
@@ -71,6 +71,15 @@ def mirrored(store: Store, name: str) -> dict[str, Any] | None:
         return None  # a lost or torn note costs one more set_alias
     check_format(note, FORMAT, _note_key(name))
     return note
+
+
+def _told(entry: Entry) -> tuple[str, dict[str, str]]:
+    """What MLflow says of the version: a sentence, and tags to search for."""
+    who, day = entry.author or "nobody named", entry.time[:16].replace("T", " ")
+    why = f": {entry.reason}" if entry.reason else ""
+    tags = {"entry": str(entry.sequence), "kind": entry.kind, "scorecard": entry.scorecard, "dataset": entry.dataset}
+    said = f"Became champion by {entry.kind} (log entry {entry.sequence}, {who}, {day} UTC){why}"
+    return said, {f"slipway.{name}": value for name, value in tags.items() if value}
 
 
 def _is_dead(store: Store, key: str, now: float) -> bool:

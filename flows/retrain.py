@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from flows.alias import mirror
 from flows.steps import Decision, Step, accept, decide, execute
 from infra.progress import stage
 from infra.settings import Settings
@@ -65,6 +66,7 @@ def run_steps(settings: Settings, steps: list[Step], title: str, check_data: boo
     """Run what is stale, under Prefect when anything is. Returns what was done."""
     report = plan(settings, steps, check_data)
     if all(decision.cached for decision in report.decisions):
+        mirror(settings.object_store, settings, title)  # a promotion elsewhere may have died before MLflow heard of it
         return report
     from flows.prefect_server import prefect_server
 

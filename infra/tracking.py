@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -210,12 +210,18 @@ def log_card(settings: Settings, run_id: str, card: Path) -> None:
             client.log_artifact(run_id, str(card), "model_card")
 
 
-def set_alias(settings: Settings, name: str, version: str, alias: str) -> None:
-    """Point an alias of a registered model at a version."""
+def set_alias(
+    settings: Settings, name: str, version: str, alias: str, description: str, tags: Mapping[str, str]
+) -> None:
+    """Point an alias of a registered model at a version, and say at that version why."""
     from mlflow.exceptions import MlflowException
 
     try:
-        _client(settings).set_registered_model_alias(name, alias, version)
+        client = _client(settings)
+        client.update_model_version(name, version, description)
+        for key, value in tags.items():
+            client.set_model_version_tag(name, version, key, value)
+        client.set_registered_model_alias(name, alias, version)
     except MlflowException as error:
         raise _wrapped(settings, error) from error
 

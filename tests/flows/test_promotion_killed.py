@@ -84,6 +84,15 @@ def alias(settings: Settings) -> int:
     return int(client.get_model_version_by_alias("animals", "champion").version)
 
 
+def told(settings: Settings) -> tuple[int, str]:
+    """The log entry and scorecard that MLflow names at the champion."""
+    import mlflow
+
+    version = mlflow.MlflowClient(settings.mlflow_uri).get_model_version_by_alias("animals", "champion")
+    assert f"(log entry {version.tags['slipway.entry']}, " in (version.description or "")
+    return int(version.tags["slipway.entry"]), version.tags["slipway.scorecard"]
+
+
 def run(folder: Path, case: Case, last: int | None) -> int | None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mlflow", "mlflow.store.tracking.sqlalchemy_store", __name__])
@@ -125,6 +134,7 @@ def killed_everywhere(reigned: tuple[Path, Case], tmp_path: Path, everywhere: bo
         assert champion and champion.version in (1, 2)
         mirror(store, settings, "animals")  # as the next command does
         assert alias(settings) == champion.version
+        assert told(settings) == (champion.sequence, champion.scorecard)
         assert list(store.list("promotions/animals/mirroring/")) == []
         assert verify(store, "animals", settings) == []
         assert promote_version(settings, case.version, case.card).entry.version == alias(settings) == 2
