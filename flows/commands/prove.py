@@ -4,11 +4,21 @@ from typing import Any
 
 import click
 
-from flows.commands.output import as_json, emit
+from flows.commands.output import as_json, emit, first_line
+from flows.prove import FOLDER, Options, proof_names
+from flows.prove import prove as run_proof
 from infra.errors import SlipwayError
 
 
-@click.command()
+class Listing(click.Command):
+    """A command whose help lists the proofs there are."""
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Proofs"):
+            formatter.write_dl([(name, first_line(FOLDER / f"{name}.py")) for name in proof_names()])
+
+
+@click.command(cls=Listing)
 @click.argument("proof")
 @click.option("--kills", type=click.IntRange(0), default=10, show_default=True, help="How often something is killed.")
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Workers of the runs.")
@@ -16,14 +26,12 @@ from infra.errors import SlipwayError
 @click.option("--elastic/--no-elastic", default=True, help="Also change the number of workers (resume).")
 @as_json
 def prove(proof: str, kills: int, workers: int, seed: int, elastic: bool, as_json: bool) -> None:
-    """Break things on purpose and look whether what must hold still does: resume, tracking, parity.
+    """Break things on purpose and look whether what must hold still does.
 
     Works in a scratch workspace; a kill takes some 20 seconds.
 
     Example: slipway prove resume --kills 50 --seed 7
     """
-    from flows.prove import Options
-    from flows.prove import prove as run_proof
     from infra.progress import stage
 
     options = Options(kills=kills, workers=workers, seed=seed, elastic=elastic)
