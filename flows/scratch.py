@@ -87,8 +87,9 @@ class Scratch:
         return json.loads(out)
 
     def newest_run(self) -> RunState:
-        runs = sorted(run_names(self.settings.object_store), key=lambda run: int(run.rpartition("-")[2]))
-        return read_tail(self.log(runs[-1])) if runs else RunState("")
+        """The run that began last."""
+        begun = {run: self.log(run).read(1)["time"] for run in run_names(self.settings.object_store)}
+        return read_tail(self.log(max(begun, key=lambda run: begun[run]))) if begun else RunState("")
 
     def last_step(self, run: str, attempt: int) -> int:
         """The newest step whose samples rank 0 of an attempt has been given; 0 before the first."""
