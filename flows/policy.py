@@ -97,8 +97,10 @@ def refuse_unsatisfiable(policy: Policy, author: str, author_key: str, where: st
         return
     if not author_key:
         name = author or "NAME"
-        raise Refused(f"{where}: names no author's key, and policy 'approvals' must tell the author from the "
-                      f"reviewers; slipway keygen {name}, then train under SLIPWAY_AUTHOR={name}")  # fmt: skip
+        raise Refused(
+            f"{where}: names no author's key, and policy 'approvals' must tell the author from the reviewers; "
+            f"slipway keygen {name}, then train with --fresh under SLIPWAY_AUTHOR={name}"
+        )
     others = [name for name, key in policy.reviewers.items() if not is_author(name, key, author, author_key)]
     if len(others) < policy.approvals:
         raise Refused(

@@ -52,7 +52,10 @@ class _Once:
         version = self.known.get(entry.version)
         checks: list[tuple[tuple[str, ...], Callable[[], str | None]]] = [
             (("scorecards", entry.scorecard), partial(self._artifact, "scorecards", entry.scorecard, "its scorecard")),
-            (("data", entry.dataset, entry.manifest, entry.contract), partial(self._data, entry)),
+            (
+                ("data", entry.dataset, entry.manifest, entry.contract, str(entry.kind in CROWNING)),
+                partial(self._data, entry),
+            ),
         ]
         if entry.kind in CROWNING:
             checks.append((("models", entry.model), partial(self._artifact, "models", entry.model, "its model")))
@@ -73,7 +76,8 @@ class _Once:
         return f"{what} {kind}/{name} is missing or altered"
 
     def _data(self, entry: Entry) -> str | None:
-        """The dataset version's manifest and contract; its rows are `slipway data audit`'s to check."""
+        """The dataset version's manifest, contract and, where it trained a champion, all its files by their digests;
+        whether the digests are those of the rows is `slipway data audit`'s to check."""
         try:
             data = registry.resolve(self.store, entry.dataset)
             manifest = digest_bytes(self.store.get(data.key("manifest.json")))
@@ -84,9 +88,10 @@ class _Once:
             return f"its dataset {entry.dataset} is missing or altered: {error}"
         if entry.manifest and manifest != entry.manifest:
             return f"the manifest of its dataset {entry.dataset} was altered"
-        return (
-            None if same and contract == file["sha256"] else f"the contract of its dataset {entry.dataset} was altered"
-        )
+        if not same or contract != file["sha256"]:
+            return f"the contract of its dataset {entry.dataset} was altered"
+        harmed = registry.damage(self.store, data) if entry.kind in CROWNING else None
+        return f"its dataset {entry.dataset}: {harmed}" if harmed else None
 
     def _signed(self, entry: Entry) -> str | None:
         try:

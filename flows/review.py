@@ -6,7 +6,7 @@ from typing import Any
 from flows import approvals, models
 from flows.approvals import about_version
 from flows.binding import bind
-from flows.policy import Policy
+from flows.policy import Policy, refuse_unsatisfiable
 from flows.promote import newest_scorecard, todays
 from flows.promotion import policy_for
 from flows.promotion_log import Bound, Log, load_log
@@ -47,10 +47,20 @@ def open_candidates(settings: Settings, name: str) -> list[dict[str, Any]]:
                 "policy": str(policy),
                 "approved": approved_by(log, bound, card["compared_with"], policy),
                 "scorecard": f"scorecards/{scorecard}",
+                "hindrance": _hindrance(policy, bound),
                 "page": str(store.local_path(f"scorecards/{scorecard}/scorecard.html")),
             }
         )
     return found
+
+
+def _hindrance(policy: Policy, bound: Bound) -> str:
+    """Why no approval could ever make it champion; "" when they can."""
+    try:
+        refuse_unsatisfiable(policy, bound.run_author, bound.run_author_key, f"run {bound.run}")
+    except Refused as error:
+        return str(error)
+    return ""
 
 
 def approved_by(log: Log, bound: Bound, compared_with: int | None, policy: Policy) -> list[str]:

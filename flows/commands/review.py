@@ -115,6 +115,8 @@ def review(model: str | None, show: bool, as_json: bool) -> None:
         for one in body:
             click.echo(f"{one['model']}  {one['verdict']}")
             click.echo(f"  trained by {one['author']} on {one['dataset'][:60]}, compared with {one['against']}")
+            if one["hindrance"]:
+                click.echo(f"  can never be promoted: {one['hindrance']}")
             click.echo(f"  policy {one['policy']}; approved by {', '.join(one['approved']) or 'nobody yet'}")
             if model:
                 table([["", _mark(v), v["gate"], v["sentence"]] for v in one["verdicts"]], ["", "", "gate", ""])
@@ -144,6 +146,7 @@ def approve(
     """
     from flows import approvals, promotion
     from flows.binding import bind, package_files
+    from flows.policy import refuse_unsatisfiable
     from flows.promote import todays
     from flows.promotion_log import Bound, load_log
 
@@ -171,6 +174,8 @@ def approve(
         bound, card = bind(store, version, card_digest, package_files(settings, version))
         promotion.refuse_unfit(store, version, bound, card)
         promotion.refuse_overtaken(log, version, card["compared_with"])
+        where = f"model {version.ref}: run {bound.run}"
+        refuse_unsatisfiable(in_force, bound.run_author, bound.run_author_key, where)
         action, about = "promotion", approvals.about_version(bound)
     signed = approvals.sign(action, about, against, reviewer=reviewer, key=key, reason=reason)
     if only_print:

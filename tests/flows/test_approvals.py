@@ -198,6 +198,15 @@ def test_one_byte_flipped_between_approval_and_promotion_is_a_no(court, what):
     assert promotion_log.keys(court.store, "animals") == [entry_key("animals", 1)]
 
 
+@pytest.mark.parametrize("file", ["data/train", "quarantine"])
+def test_rows_altered_under_a_champion_are_found(court, file):
+    case = court.crown(court.policy())
+    key = dataset_file(court, case, file)
+    court.store.put(key, court.store.get(key) + b"x")
+    (found,) = {problem.partition(": ")[2] for problem in verify(court.store, "animals", court.world.settings)}
+    assert file in found and "altered" in found
+
+
 @pytest.mark.parametrize("what", TAMPERED)
 def test_one_byte_flipped_afterwards_is_found(court, what):
     case = court.crown(court.policy())

@@ -95,9 +95,9 @@ def ask(court: Court, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     body = experiment(court.policy()).model_dump(mode="json", by_alias=True)
     add = models.add_version
 
-    def scored(author: str = "ada") -> Case:
+    def scored(author: str = "ada", key: bool = True) -> Case:
         monkeypatch.setattr(models, "add_version", lambda store, **fields: add(store, **{**fields, "experiment": body}))
-        case = court.case(author)
+        case = court.case(author, key)
         gate = Step(kind="gate", subject="animals", ingredients=lambda _: {}, run=lambda *_: {}, damage=lambda _: None)
         record(court.store, gate, {"version": case.version.version}, {"scorecard": case.card, "passed": True},
                time.time(), [])  # fmt: skip
@@ -119,6 +119,14 @@ def ask(court: Court, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
     run.scored = scored  # type: ignore[attr-defined]
     return run
+
+
+def test_a_candidate_that_can_never_be_promoted_says_so_before_anyone_approves_it(ask):
+    ask.scored(key=False)
+    assert "names no author's key" in ask("review", "animals")[0]["hindrance"]
+    assert "train with --fresh" in ask("approve", "animals", "--reason", "fine", by="bob", code=3)
+    ask.scored()
+    assert [one["hindrance"] for one in ask("review", "animals/2")] == [""]
 
 
 def test_reviewers_commands_from_candidate_to_rollback(court, ask, tmp_path):
