@@ -72,7 +72,7 @@ def _count(value: float) -> str:
 
 @contextmanager
 def stage(name: str, unit: str = "") -> Iterator[Progress]:
-    """Show a stage while its block runs; its last line stays, with a mark for done or failed."""
+    """Show a stage while its block runs; its last line stays, with a mark for how it ended."""
     progress = Progress(name, unit)
     ended = threading.Event()
     live = sys.stderr.isatty()
@@ -89,6 +89,9 @@ def stage(name: str, unit: str = "") -> Iterator[Progress]:
     try:
         yield progress
         mark = "done"
+    except KeyboardInterrupt:
+        mark = "interrupted"
+        raise
     finally:
         ended.set()
         shower.join()

@@ -90,7 +90,7 @@ def test_the_last_line_says_how_it_ended(monkeypatch, capsys):
             pass
     captured = capsys.readouterr()
     ends = [line.split()[-1] for line in captured.err.splitlines() if not line.endswith("starts")]
-    assert ends == ["done", "failed", "failed"]
+    assert ends == ["done", "failed", "interrupted"]
     assert captured.out == "", "stdout belongs to --json"
 
 
