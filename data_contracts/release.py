@@ -4,6 +4,7 @@ The source is read again: what else has changed in it since comes along, and is 
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,14 +55,8 @@ def release(
         raise WrongInput(f"dataset {version.ref}: was never registered as latest; register it (slipway data register)")
     path = entry["contract_path"]
     contract = load_contract(path) if Path(path).is_file() else registry.contract_of(store, version)
-    wanted = read_fixed(fixed, contract)
     quarantine = {row["row_id"]: row for row in registry.read_quarantine(store, version).to_pylist()}
-    for row_id in wanted:
-        if row_id not in quarantine:
-            known = choices(row_id, sorted(quarantine)[:5])
-            raise WrongInput(
-                f"file {fixed}: row_id {row_id[:16]} is not in the quarantine of {version.ref}; {known[:400]}"
-            )
+    wanted = by_whole_id(read_fixed(fixed, contract), quarantine, f"file {fixed}", f"the quarantine of {version.ref}")
     address = source or entry["source"]
     if source is None:
         _check_there(contract, version, address, cache)
@@ -108,6 +103,24 @@ def release(
         removed=removed,
         contract_changed=made.contract_digest != version.contract_digest,
     )
+
+
+def by_whole_id(
+    wanted: dict[str, dict[str, Any]], known: Collection[str], where: str, quarantine: str
+) -> dict[str, dict[str, Any]]:
+    """What is wanted, its row ids completed: each may be the beginning of one that is known. Raises WrongInput."""
+    whole: dict[str, dict[str, Any]] = {}
+    for beginning, after in wanted.items():
+        exact = [beginning] if beginning in known else []
+        matching = exact or [row_id for row_id in known if row_id.startswith(beginning)]
+        if len(matching) != 1:
+            shown = choices(beginning, [row_id[:16] for row_id in sorted(matching or known)[:5]])
+            what = f"begins {len(matching)} rows of" if matching else "is not in"
+            raise WrongInput(f"{where}: row_id {beginning[:16]} {what} {quarantine}; {shown}")
+        if matching[0] in whole:
+            raise WrongInput(f"{where}: row_id {beginning[:16]} stands there twice; keep one")
+        whole[matching[0]] = after
+    return whole
 
 
 def _check_there(contract: Contract, version: Version, address: str | None, cache: Path | None) -> None:

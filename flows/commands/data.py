@@ -145,17 +145,21 @@ def list_versions(as_json: bool) -> None:
 @click.argument("ref")
 @as_json
 def show(ref: str, as_json: bool) -> None:
-    """One version: its counts, digests, and why rows were quarantined.
+    """One version: its counts, digests, and which rows were quarantined, by row id, and why.
+
+    `--json` lists all of them, with their values; those of personal columns as hashes.
 
     Example: slipway data show library-docs
     """
     from data_contracts import registry
+    from data_contracts.quarantine import quarantined_rows
 
     store = workplace().object_store
     version = registry.resolve(store, ref)
-    quarantine = registry.read_quarantine(store, version).select(["file", "row", "rules", "reason"]).to_pylist()
-    reasons = Counter(rule for one in quarantine for rule in one["rules"])
-    document = {**version.manifest, "quarantine_reasons": reasons, "quarantine": quarantine[:SHOWN]}
+    broken = registry.read_quarantine(store, version).column("rules").to_pylist()
+    reasons = Counter(rule for rules in broken for rule in rules)
+    quarantine = quarantined_rows(store, version, None if as_json else SHOWN)
+    document = {**version.manifest, "quarantine_reasons": reasons, "quarantine": quarantine}
 
     def human(body: dict[str, Any]) -> None:
         click.echo(f"{version.name}@{version.digest}")
@@ -166,9 +170,10 @@ def show(ref: str, as_json: bool) -> None:
             click.echo()
             table([[count, reason] for reason, count in reasons.most_common()], ["rows", "quarantined by rule"])
             for one in body["quarantine"]:
-                click.echo(f"  {one['file']}, row {one['row']}: {one['reason']}")
-            if len(quarantine) > SHOWN:
-                click.echo(f"  and {len(quarantine) - SHOWN:,} more")
+                click.echo(f"  {one['row_id'][:12]}  {one['file']}, row {one['row']}: {one['reason']}")
+            if len(broken) > SHOWN:
+                click.echo(f"  and {len(broken) - SHOWN:,} more (--json lists all)")
+            click.echo(f"to correct some: slipway data release {version.name} --rows FILE (row_id and mended columns)")
         _show_warnings(version.manifest["warnings"])
 
     emit(json.loads(json.dumps(document)), as_json, human)

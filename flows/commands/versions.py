@@ -125,9 +125,9 @@ def list_tags(name: str, as_json: bool) -> None:
 def release(name: str, fixed: Path, source: str | None, as_json: bool) -> None:
     """Let corrected rows out of quarantine, as a new version.
 
-    The file holds `row_id` (as in quarantine) and the corrected columns. Corrections are kept, and every later register
-    applies them until they are withdrawn (slipway data withdraw NAME#ROW_ID). The source is read again: what else
-    changed in it since is in the new version too, and is said.
+    The file holds `row_id` (as `slipway data show` has it, or its beginning) and the corrected columns. Corrections are
+    kept, and every later register applies them until they are withdrawn (slipway data withdraw NAME#ROW_ID). The source
+    is read again: what else changed in it since is in the new version too, and is said.
 
     Example: slipway data release reviews --rows fixed.csv
     """

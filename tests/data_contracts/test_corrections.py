@@ -21,7 +21,7 @@ from data_contracts.registry import (
     resolve,
     validate_source,
 )
-from data_contracts.release import release
+from data_contracts.release import by_whole_id, release
 from infra.errors import Refused, WrongInput
 from infra.store import FolderStore
 
@@ -214,6 +214,7 @@ def test_a_file_that_corrects_nothing_is_told_why(bad: tuple[FolderStore, Versio
         ([{"row_id": raw, "knid": "metal"}], "column 'knid' is unknown; did you mean 'kind'?"),
         ([{"row_id": raw}], "corrects nothing"),
         ([{"row_id": raw, "kind": "metal"}] * 2, "stands there twice"),
+        ([{"row_id": raw, "kind": "metal"}, {"row_id": raw[:20], "kind": "metal"}], "stands there twice"),
         ([{"row_id": raw, "kind": ["metal"]}], "kind is no plain value"),
         ([], "has no rows"),
     ):
@@ -226,6 +227,13 @@ def test_a_file_that_corrects_nothing_is_told_why(bad: tuple[FolderStore, Versio
     assert "is not Parquet" in refused(bad, WrongInput, tmp_path / "fixed.parquet")
     assert "cannot be read" in refused(bad, WrongInput, tmp_path / "absent.csv")
     assert "'.xlsx' is not read" in refused(bad, WrongInput, tmp_path / "fixed.xlsx")
+
+
+def test_a_row_id_may_be_its_beginning_where_that_is_one_row() -> None:
+    after = {"kind": "metal"}
+    assert by_whole_id({"ab": after}, ["abc", "acd"], "file f", "the quarantine") == {"abc": after}
+    with pytest.raises(WrongInput, match="row_id a begins 2 rows of the quarantine; there is: abc, acd"):
+        by_whole_id({"a": after}, ["abc", "acd", "b"], "file f", "the quarantine")
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])

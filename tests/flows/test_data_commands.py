@@ -60,6 +60,26 @@ def test_a_corrected_row_counts_as_corrected_when_data_is_checked(folder: Path) 
     assert checked.exit_code == 0 and "1 rows count as they were corrected" in checked.stdout
 
 
+def test_a_quarantined_row_is_shown_by_the_id_that_releases_it(folder: Path) -> None:
+    document = json.loads(json.dumps(DOCUMENT))
+    document["schema"][0]["properties"][0]["classification"] = "personal"
+    (folder / "made.odcs.yaml").write_text(yaml.safe_dump(document))
+    with open(folder / "rows.csv", "a") as file:
+        file.write("ragged\n")
+    run("data", "register", "made.odcs.yaml")
+    old, ragged = sorted(
+        json.loads(run("data", "show", "made", "--json").stdout)["quarantine"], key=lambda one: one["row"]
+    )
+    assert old["values"]["age"] == 999 and old["values"]["text"].startswith("#") and len(old["row_id"]) == 64
+    assert ragged["raw"].startswith("#"), "a row that could not be parsed may hold anything"
+    shown = run("data", "show", "made").stdout
+    assert f"{old['row_id'][:12]}  rows.csv, row 201" in shown and "slipway data release made --rows" in shown
+    (folder / "fixed.csv").write_text(f"row_id,age\n{old['row_id'][:12]},99\n")
+    assert (
+        json.loads(run("data", "release", "made", "--rows", "fixed.csv", "--json").stdout)["counts"]["quarantined"] == 1
+    )
+
+
 @pytest.mark.parametrize("name", ["register", "validate", "audit", "draft"])
 def test_a_command_without_its_group_is_named_with_it(
     folder: Path, capsys: pytest.CaptureFixture[str], name: str
