@@ -54,25 +54,41 @@ def schema(recipe: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("first")
-@click.argument("second")
+@click.argument("first", metavar="RUN_OR_MODEL")
+@click.argument("second", metavar="RUN_OR_MODEL")
+@click.option("--all", "everything", is_flag=True, help="Show metrics of layers and of the system too.")
 @as_json
-def compare(first: str, second: str, as_json: bool) -> None:
+def compare(first: str, second: str, everything: bool, as_json: bool) -> None:
     """What two runs differ in: configuration, data, code, libraries, metrics.
 
-    Example: slipway compare library-docs-3fa9c1d2e4b5-1 library-docs-77ab01cd23ef-1
+    Each is given by its id, or by the model it became.
+
+    Example: slipway compare reviews/1 reviews/2
     """
     from flows.compare import compare as differences
 
-    emit(differences(workplace().object_store, first, second), as_json, _show_differences)
+    document = differences(workplace().object_store, first, second)
+    emit(document, as_json, lambda body: _show_differences(body, everything))
 
 
-def _show_differences(body: dict[str, Any]) -> None:
+def _show_differences(body: dict[str, Any], everything: bool) -> None:
     sections = ("configuration", "scaling", "data", "code", "libraries")
     rows = [[name if first else "", line] for name in sections for first, line in _marked(body[name] or ["the same"])]
     table(rows, ["what", "from the first to the second"])
     click.echo()
-    table([list(one.values()) for one in body["metrics"]], ["metric", "first", "at step", "second", "at step"])
+    shown = [one for one in body["metrics"] if everything or not one["metric"].startswith(("layer/", "system/"))]
+    metrics = [
+        [one["metric"], _digits(one["first"]), one["first_step"], _digits(one["second"]), one["second_step"]]
+        for one in shown
+    ]
+    table(metrics, ["metric", "first", "at step", "second", "at step"])
+    if left_out := len(body["metrics"]) - len(shown):
+        click.echo(f"(+{left_out} of layers and of the system: --all)")
+
+
+def _digits(value: float | None) -> str | None:
+    """Four significant digits: metrics are of any size."""
+    return None if value is None else f"{value:.4g}"
 
 
 def _marked(lines: list[str]) -> list[tuple[bool, str]]:
@@ -84,6 +100,8 @@ def _marked(lines: list[str]) -> list[tuple[bool, str]]:
 @as_json
 def who_saw(row: str, as_json: bool) -> None:
     """Which runs, steps and model versions trained on a row (its id, or how it begins).
+
+    A row that was released from quarantine is found by the id that it had there, too.
 
     Example: slipway data who-saw reviews#5f0c2a
     """
@@ -101,6 +119,8 @@ def who_saw(row: str, as_json: bool) -> None:
 
 def _show_sightings(body: dict[str, Any]) -> None:
     click.echo(f"row {body['row_id']} ({body['place']})")
+    if body["corrected_from"]:
+        click.echo(f"corrected from {body['corrected_from']}")
     if not body["sightings"]:
         click.echo("no run trained on it")
     else:
