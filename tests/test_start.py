@@ -85,6 +85,12 @@ def test_every_command_answers_in_json(commands):
     assert [c["path"] for c in commands if not c["group"] and "--json" not in c["options"]] == []
 
 
+def test_what_shows_steps_can_say_every_reason(commands):
+    """Their table says so: (+1 more: --explain)."""
+    asked = {"plan", "train", "retrain"}
+    assert {c["path"][0] for c in commands if asked & set(c["path"]) and "--explain" in c["options"]} == asked
+
+
 def test_the_first_page_names_every_command(commands):
     first = commands[0]
     assert first["path"] == []

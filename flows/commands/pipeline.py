@@ -11,12 +11,13 @@ from infra.errors import Refused, WrongInput
 from infra.store import Store
 
 override = click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a field of the experiment.")
+every_reason = click.option("--explain", is_flag=True, help="Say every reason, not only the first.")
 
 
 @click.command()
 @click.argument("experiment")
 @override
-@click.option("--explain", is_flag=True, help="Say every reason, not only the first.")
+@every_reason
 @as_json
 def plan(experiment: str, overrides: tuple[str, ...], explain: bool, as_json: bool) -> None:
     """What `retrain` would run, and why; runs nothing.
@@ -45,6 +46,7 @@ def plan(experiment: str, overrides: tuple[str, ...], explain: bool, as_json: bo
 @click.option("--accept", type=click.Choice(["code"]), help="With --resume: go on although the code has changed.")
 @click.option("--reason", default="", help="Why that is safe; recorded in the run's log.")
 @click.option("--take-over", is_flag=True, help="Go on with a run although somebody seems to be training it.")
+@every_reason
 @as_json
 def train(
     experiment: str,
@@ -55,6 +57,7 @@ def train(
     accept: str | None,
     reason: str,
     take_over: bool,
+    explain: bool,
     as_json: bool,
 ) -> None:
     """Train an experiment on its registered dataset, and what it builds on where that is stale.
@@ -100,8 +103,8 @@ def train(
     }
 
     def human(body: dict[str, Any]) -> None:
-        _show_steps(body["steps"], explain=False)
-        last = "" if not config.recipe_settings.evaluates else f"; next: slipway gate {config.name}"
+        _show_steps(body["steps"], explain)
+        last = "" if not config.recipe_settings.evaluates else f"; next: slipway gate {body['model']}"
         click.echo(f"\n{body['model']} from run {body['run']}{last}")
 
     emit(document, as_json, human)
@@ -113,9 +116,16 @@ def train(
 @click.option("--check", type=click.Choice(["data"]), help="Read the source again although it says nothing moved.")
 @click.option("--accept", type=click.Choice(["code"]), help="Keep results of which only the code changed.")
 @click.option("--reason", help="Why the results are kept; recorded, and on the scorecard.")
+@every_reason
 @as_json
 def retrain(
-    name: str, overrides: tuple[str, ...], check: str | None, accept: str | None, reason: str | None, as_json: bool
+    name: str,
+    overrides: tuple[str, ...],
+    check: str | None,
+    accept: str | None,
+    reason: str | None,
+    explain: bool,
+    as_json: bool,
 ) -> None:
     """Bring a model up to date: from its data's source to the promotion, whatever is stale and nothing else.
 
@@ -133,7 +143,7 @@ def retrain(
     kept = accept_code(settings, steps, reason) if reason else []
     report = run_steps(settings, steps, config.name, check_data=check == "data")
     document = {"model": config.name, "accepted": kept, "steps": report.to_json()}
-    emit(document, as_json, lambda body: _show_steps(body["steps"], explain=False))
+    emit(document, as_json, lambda body: _show_steps(body["steps"], explain))
     _refuse_if_rejected(settings.object_store, config.name, report.outputs)
 
 
@@ -157,50 +167,37 @@ def demo(ablation: bool, as_json: bool) -> None:
 @click.command()
 @as_json
 def runs(as_json: bool) -> None:
-    """Training runs with their state, step and time left.
+    """Training runs, the newest last: state, step, time left, last validation, and the model each became.
 
     Example: slipway runs
     """
-    from training.run_log import RunLog, run_names
-
-    store = workplace().object_store
-    document = [_describe(RunLog(store, name)) for name in run_names(store)]
+    from flows.runs import list_runs
 
     def human(body: list[dict[str, Any]]) -> None:
         if not body:
             click.echo("none yet: slipway train EXPERIMENT")
             return
         rows = [
-            [o["run"], o["status"], o["step"], o["num_steps"], o["attempts"], f"{o['eta_s']} s" if o["eta_s"] else ""]
-            for o in body
+            [
+                one["run"],
+                one["began"][:16].replace("T", " "),
+                one["status"],
+                one["step"],
+                one["num_steps"],
+                one["attempts"],
+                f"{one['eta_s']} s" if one["eta_s"] else "",
+                _validation(one["validation"] or {}),
+                one["model"],
+            ]
+            for one in body
         ]
-        table(rows, ["run", "state", "step", "of", "attempts", "ETA"])
+        table(rows, ["run", "began (UTC)", "state", "step", "of", "attempts", "ETA", "last validation", "model"])
 
-    emit(document, as_json, human)
+    emit(list_runs(workplace().object_store), as_json, human)
 
 
-def _describe(log: Any) -> dict[str, Any]:
-    from training.run_log import live_beat, read_tail
-
-    state = read_tail(log)
-    alive = live_beat(log, state)
-    beat = log.heartbeat(state.attempt) or {}
-    num_steps = beat.get("num_steps")
-    step = state.ending.get("steps") or max(state.step, beat.get("step") or 0)
-    rate = (alive or {}).get("rate")
-    return {
-        "run": log.run,
-        "status": "died" if state.status == "running" and not alive else state.status,
-        "step": step,
-        "num_steps": num_steps,
-        "attempts": state.attempt,
-        "steps_per_s": rate and round(rate, 3),
-        "eta_s": round((num_steps - step) / rate) if rate and num_steps else None,
-        "host": alive and alive["host"],
-        "pid": alive and alive["pid"],
-        "error": state.ending.get("message"),
-        "test": state.ending.get("test"),
-    }
+def _validation(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name.removeprefix('validation_')} {metrics[name]:.4g}" for name in metrics if name != "step")
 
 
 @click.command()

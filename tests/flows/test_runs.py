@@ -1,0 +1,92 @@
+"""What `runs` and `compare` tell of runs, by their logs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from flows import models
+from flows.cli import cli
+from infra.settings import load_settings
+from infra.store import Store
+from training import run_log
+from training.run_log import RunLog
+
+OLD, NEW = "reviews-ffff-1", "reviews-0000-1"
+"""In order of time, not of the alphabet."""
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Two runs: the first finished and became a model, the second stopped after its second attempt replayed steps."""
+    monkeypatch.setenv("SLIPWAY_WORKSPACE", str(tmp_path))
+    store = load_settings().object_store
+    times = iter(range(1_000_000_000, 2_000_000_000, 86_400))
+    with monkeypatch.context() as patched:
+        patched.setattr(run_log.time, "time", lambda: next(times))
+        _write(RunLog(store, OLD), RunLog(store, NEW))
+    fields = {"model": "m", "package": "p", "package_digest": "d", "dataset": "r@d", "author": "ada", "created": "now"}
+    models.add_version(store, name="reviews", run=OLD, experiment={}, **fields)
+    return store
+
+
+def _write(old: RunLog, new: RunLog) -> None:
+    old.append("run", experiment={"training": {"learning_rate": 0.01}})
+    old.append("attempt", 1, from_step=0)
+    old.append("metrics", 1, points=[[9, {"loss": 0.5, "layer/0/norm": 1.0, "system/cpu": 0.5, "lr": 0.00012346}, 0]])
+    old.append("finished", 1, steps=9, test={"accuracy": 0.75}, points=[[9, {"validation_accuracy": 0.8}, 0]])
+    new.append("run", experiment={"training": {"learning_rate": 0.02}})
+    new.append("attempt", 1, from_step=0)
+    new.append("metrics", 1, points=[[2, {"validation_accuracy": 0.25}, 0], [4, {"validation_accuracy": 0.5}, 0]])
+    new.append("attempt", 2, from_step=3)
+    new.append("metrics", 1, points=[[5, {"validation_accuracy": 0.625}, 0]])
+    new.append("stopped", 2, reason="asked", points=[[4, {"loss": 123.456}, 0]])
+
+
+def run(*arguments: str) -> str:
+    done = CliRunner().invoke(cli, list(arguments), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def ask(*arguments: str) -> Any:
+    return json.loads(run(*arguments, "--json"))
+
+
+def test_runs_are_told_in_the_order_they_began_with_the_model_each_became(store: Store) -> None:
+    first, second = ask("runs")
+    assert (first["run"], first["model"], first["began"]) == (OLD, "reviews/1", "2001-09-09T01:46:40+00:00")
+    assert (second["run"], second["model"]) == (NEW, None)
+    _, shown, _ = run("runs").splitlines()
+    assert "2001-09-09 01:46" in shown and "accuracy 0.8" in shown and shown.endswith("reviews/1")
+
+
+def test_the_last_validation_is_of_what_counts(store: Store) -> None:
+    """Not of an attempt that was overtaken, past the step the next one went on from."""
+    assert [one["validation"] for one in ask("runs")] == [
+        {"step": 9, "validation_accuracy": 0.8},
+        {"step": 2, "validation_accuracy": 0.25},
+    ]
+
+
+def test_compare_takes_models_and_runs_and_tells_first_what_people_look_for(store: Store) -> None:
+    told = ask("compare", "reviews/1", NEW)
+    assert told["runs"] == [OLD, NEW]
+    assert told["configuration"] == ["training.learning_rate: from 0.01 to 0.02"]
+    names = [one["metric"] for one in told["metrics"]]
+    assert names == ["validation_accuracy", "loss", "test_accuracy", "layer/0/norm", "lr", "system/cpu"]
+
+
+def test_compares_table_has_four_digits_and_leaves_layers_and_system_out_unless_asked(store: Store) -> None:
+    shown = run("compare", OLD, NEW)
+    assert "0.0001235" in shown and "123.5" in shown and "123.46" not in shown
+    assert "layer/" not in shown and "system/" not in shown and "(+2 " in shown
+    everything = run("compare", OLD, NEW, "--all")
+    assert "layer/0/norm" in everything and "system/cpu" in everything
+
+
+def test_compare_names_the_nearest_of_what_is_unknown(store: Store) -> None:
+    done = CliRunner().invoke(cli, ["compare", "reviws", NEW])
+    assert "did you mean 'reviews'" in str(done.exception)
