@@ -25,6 +25,8 @@ class Released:
     version: Version
     before: Version
     corrected: list[Correction]
+    new_ids: dict[str, str]
+    """Row id in quarantine -> that of the corrected row, of each in `corrected`."""
     added: int
     """Rows that the source has now and had not, beside the corrected ones."""
     removed: int
@@ -99,6 +101,7 @@ def release(
         version=made,
         before=version,
         corrected=new,
+        new_ids={one.row_id: corrections.applied[one.row_id] for one in new},
         added=added,
         removed=removed,
         contract_changed=made.contract_digest != version.contract_digest,

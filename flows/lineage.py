@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data_contracts.quarantine import corrected_rows
 from data_contracts.registry import Version, read_file
 from flows import models
 from infra import artifacts
@@ -43,17 +44,20 @@ class Answer:
     row_id: str
     place: str
     """The split it is in, `quarantine` or `filtered`."""
+    corrected_from: str | None
+    """The row id that it had in quarantine, of a row that a person corrected."""
     sightings: tuple[Sighting, ...]
     unknown: tuple[str, ...]
     """Runs on this dataset of which it cannot be told any more, each with the reason."""
 
 
 def who_saw(store: Store, version: Version, row: str) -> Answer:
-    """Every run on any version of the dataset is asked: versions share rows. `row` is a row id or its beginning.
+    """Every run on any version of the dataset is asked: versions share rows. `row` is a row id or its beginning;
+    of a corrected row also the id that it had in quarantine.
 
     Raises WrongInput when the version has no such row, or several.
     """
-    place, row_id = locate(store, version, row)
+    place, row_id, corrected_from = locate(store, version, row)
     sightings, unknown = [], []
     for name in run_names(store):
         state = read_state(RunLog(store, name))
@@ -76,20 +80,33 @@ def who_saw(store: Store, version: Version, row: str) -> Answer:
                     models=tuple(made),
                 )
             )
-    return Answer(row_id=row_id, place=place, sightings=tuple(sightings), unknown=tuple(unknown))
+    return Answer(
+        row_id=row_id,
+        place=place,
+        corrected_from=corrected_from,
+        sightings=tuple(sightings),
+        unknown=tuple(unknown),
+    )
 
 
-def locate(store: Store, version: Version, row: str) -> tuple[str, str]:
-    """(place, row id) of the one row whose id is `row` or begins with it. Raises WrongInput."""
+def locate(store: Store, version: Version, row: str) -> tuple[str, str, str | None]:
+    """(place, row id, row id before its correction) of the one row that has an id which begins with `row`.
+
+    Raises WrongInput.
+    """
+    import pyarrow as pa
     import pyarrow.compute as pc
     from pyarrow import parquet
 
+    before = corrected_rows(store, version)
+    mended = pa.array([new for new, old in before.items() if old.startswith(row)], pa.string())
     found: list[tuple[str, str]] = []
     for place in PLACES:
         if place not in version.manifest["files"]:
             continue
         ids = parquet.read_table(read_file(store, version, place), columns=["row_id"])["row_id"]
-        matching = ids.filter(pc.starts_with(ids, row)).unique().to_pylist()
+        asked = pc.or_(pc.starts_with(ids, row), pc.is_in(ids, value_set=mended))
+        matching = ids.filter(asked).unique().to_pylist()
         found += [(place.removeprefix("data/"), row_id) for row_id in matching]
     if not found:
         raise WrongInput(
@@ -97,7 +114,8 @@ def locate(store: Store, version: Version, row: str) -> tuple[str, str]:
         )
     if len(found) > 1:
         raise WrongInput(f"dataset {version.ref}: {len(found)} rows have ids that begin with '{row}'; give more of it")
-    return found[0]
+    ((place, row_id),) = found
+    return place, row_id, before.get(row_id)
 
 
 def _steps(store: Store, first: dict[str, Any], row_id: str, steps_done: int) -> list[int]:

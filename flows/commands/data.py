@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from data_contracts.contract import Contract
 
 SHOWN = 20
-"""Quarantined rows that `show` names."""
+"""Quarantined rows that `show` names, and released ones that `release` does."""
 
 
 @click.group()
@@ -105,18 +105,18 @@ def validate(contract: str, source: str | None, as_json: bool) -> None:
     counts = found["counts"]
 
     def human(body: dict[str, Any]) -> None:
-        click.echo(f"{counts['rows_in']:,} rows read, {counts['quarantined']:,} violate the contract")
+        verb = "violates" if counts["quarantined"] == 1 else "violate"
+        click.echo(f"{counts['rows_in']:,} rows read, {counts['quarantined']:,} {verb} the contract")
         for one in body["quarantined"]:
             click.echo(f"  {one['file']}, row {one['row']}: {one['reason']}")
         _show_filtered(body["filtered_by"])
-        if body["corrected"]:
-            click.echo(f"{body['corrected']:,} rows count as they were corrected (slipway data release)")
+        _show_corrected(body["corrected"])
         _show_repeated(body["repeated"], checked)
         _show_warnings(body["warnings"])
 
     emit(found, as_json, human)
     if counts["quarantined"]:
-        raise Refused(f"contract {checked.path}: {counts['quarantined']:,} of {counts['rows_in']:,} rows violate it")
+        raise Refused(f"contract {checked.path}: violated by {counts['quarantined']:,} of {counts['rows_in']:,} rows")
 
 
 @data.command("list")
@@ -165,6 +165,7 @@ def show(ref: str, as_json: bool) -> None:
         click.echo(f"{version.name}@{version.digest}")
         click.echo(f"rows digest     {version.rows}\ncontract digest {version.contract_digest}")
         click.echo("  ".join(f"{name} {count:,}" for name, count in version.counts.items()))
+        _show_corrected(version.manifest.get("corrected", 0))
         _show_filtered(version.manifest.get("filtered_by", {}))
         if reasons:
             click.echo()
@@ -184,11 +185,16 @@ def _show_filtered(counts: dict[str, int]) -> None:
         click.echo("filtered: " + ", ".join(f"{name} {rows:,}" for name, rows in counts.items()))
 
 
+def _show_corrected(rows: int) -> None:
+    if rows:
+        counted = "1 row counts as it was" if rows == 1 else f"{rows:,} rows count as they were"
+        click.echo(f"{counted} corrected (slipway data release)")
+
+
 def _show_repeated(rows: int, contract: "Contract") -> None:
     if rows and contract.duplicates is None:
-        click.echo(
-            f"{rows:,} rows repeat an earlier one in every column; all are kept (slipway.duplicates filters them)"
-        )
+        repeating = "1 row repeats" if rows == 1 else f"{rows:,} rows repeat"
+        click.echo(f"{repeating} an earlier one in every column; all are kept (slipway.duplicates filters them)")
 
 
 def _show_warnings(warnings: list[dict[str, Any]]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from flows.commands.data import data
+from flows.commands.data import SHOWN, data
 from flows.commands.output import as_json, emit, table, workplace
 from infra.errors import Refused
 
@@ -149,7 +149,7 @@ def release(name: str, fixed: Path, source: str | None, as_json: bool) -> None:
     version = done.version
     document = {
         "ref": f"{version.name}@{version.digest}",
-        "corrected": [one.row_id for one in done.corrected],
+        "corrected": [{"row_id": old, "corrected_row_id": new} for old, new in done.new_ids.items()],
         "counts": version.counts,
         "added": done.added,
         "removed": done.removed,
@@ -158,10 +158,16 @@ def release(name: str, fixed: Path, source: str | None, as_json: bool) -> None:
 
     def human(body: dict[str, Any]) -> None:
         count = len(done.corrected)
-        click.echo(f"{version.ref}  {count:,} rows released, {version.counts['quarantined']:,} quarantined")
+        released_rows = "1 row released" if count == 1 else f"{count:,} rows released"
+        click.echo(f"{version.ref}  {released_rows}, {version.counts['quarantined']:,} quarantined")
+        click.echo("a row id is of its values, so it has changed:")
+        for one in body["corrected"][:SHOWN]:
+            click.echo(f"  {one['row_id'][:12]} -> {one['corrected_row_id'][:12]}")
+        if count > SHOWN:
+            click.echo(f"  and {count - SHOWN:,} more (--json lists all)")
         if done.added or done.removed:
-            changed = f"{done.added:,} rows are new and {done.removed:,} are gone"
-            click.echo(f"its source changed since {done.before.ref}: beside the corrections {changed}")
+            changed = f"{done.added:,} new, {done.removed:,} gone"
+            click.echo(f"its source changed since {done.before.ref}: rows beside the corrections: {changed}")
         if done.contract_changed:
             click.echo(f"its contract changed since {done.before.ref}: see slipway data diff {done.before.ref} {name}")
 

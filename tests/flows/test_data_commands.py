@@ -57,7 +57,7 @@ def test_a_corrected_row_counts_as_corrected_when_data_is_checked(folder: Path) 
     (folder / "fixed.csv").write_text(f"row_id,age\n{bad['row_id']},99\n")
     assert run("data", "release", "made", "--rows", "fixed.csv").exit_code == 0
     checked = run("data", "validate", "made.odcs.yaml")
-    assert checked.exit_code == 0 and "1 rows count as they were corrected" in checked.stdout
+    assert checked.exit_code == 0 and "1 row counts as it was corrected" in checked.stdout
 
 
 def test_a_quarantined_row_is_shown_by_the_id_that_releases_it(folder: Path) -> None:
@@ -78,6 +78,23 @@ def test_a_quarantined_row_is_shown_by_the_id_that_releases_it(folder: Path) -> 
     assert (
         json.loads(run("data", "release", "made", "--rows", "fixed.csv", "--json").stdout)["counts"]["quarantined"] == 1
     )
+
+
+def test_a_released_row_is_found_by_the_id_that_it_had(folder: Path) -> None:
+    first = json.loads(run("data", "register", "made.odcs.yaml", "--json").stdout)["ref"]
+    (bad,) = json.loads(run("data", "show", "made", "--json").stdout)["quarantine"]
+    old = bad["row_id"]
+    (folder / "fixed.csv").write_text(f"row_id,age\n{old},99\n")
+    done = run("data", "release", "made", "--rows", "fixed.csv")
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith(f"  {old[:12]} -> ")]
+    new = line.split()[-1]
+    assert "1 row released" in done.stdout and new != old[:12]
+    for asked in (old[:12], new):
+        found = run("data", "who-saw", f"made#{asked}").stdout
+        assert found.startswith(f"row {new}") and f"corrected from {old}" in found
+    assert "1 row counts as it was corrected" in run("data", "show", "made").stdout
+    plain = json.loads(run("data", "who-saw", f"{first}#{old[:12]}", "--json").stdout)
+    assert (plain["row_id"], plain["place"], plain["corrected_from"]) == (old, "quarantine", None)
 
 
 @pytest.mark.parametrize("name", ["register", "validate", "audit", "draft"])
