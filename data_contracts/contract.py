@@ -181,9 +181,10 @@ def load_contract(path_or_name: str) -> Contract:
 def parse_contract(text: str, where: str) -> Contract:
     """Check a contract and take from it what Slipway needs; `where` is named in errors. Raises WrongInput."""
     from data_contracts.contract_reader import Reader
-    from data_contracts.odcs import check_document, load_yaml
+    from data_contracts.odcs import check_document, drop_empty_lists, load_yaml
 
     where = f"contract {where}" if not where.startswith("contract ") else where
     document = load_yaml(text, where)
+    drop_empty_lists(document)
     check_document(document, where)
     return Reader(document, text, where).contract()

@@ -137,6 +137,9 @@ def check_document(document: dict[str, Any], where: str) -> None:
         elif error.validator == "enum":
             values = [str(value) for value in error.validator_value]
             faults.append((1, path, f"{error.instance!r} is unknown; {choices(str(error.instance), values)}"))
+        elif error.validator == "type" and error.instance is None:
+            problem = f"is empty and has to be {_either(error.validator_value)}; fill it in or take the line away"
+            faults.append((1, path, problem))
         elif error.validator == "type":
             faults.append((1, path, f"{_short(error.instance)} is not {_either(error.validator_value)}"))
         elif error.validator == "oneOf" and isinstance(error.instance, dict) and "quality" in path:
@@ -157,6 +160,16 @@ def check_document(document: dict[str, Any], where: str) -> None:
         first = error.errors()[0]
         path = ".".join(str(part) for part in first["loc"])
         raise WrongInput(f"{where}: {path}: {first['msg']}") from None
+
+
+def drop_empty_lists(document: dict[str, Any]) -> None:
+    """Take away `customProperties:` and `quality:` under which nothing stands (any more): they mean none."""
+    tables = _listed(document.get("schema"))
+    columns = [column for table in tables for column in _listed(table.get("properties"))]
+    for section in (document, *_listed(document.get("servers")), *tables, *columns):
+        for key in ("customProperties", "quality"):
+            if key in section and section[key] is None:
+                del section[key]
 
 
 def _listed(value: Any) -> list[dict[str, Any]]:

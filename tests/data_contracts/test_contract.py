@@ -53,6 +53,11 @@ BAD = [
     ("schem", [], "unknown key 'schem'; did you mean 'schema'?"),
     (f"{COLUMN}/requierd", True, "schema.rows.properties.text: unknown key 'requierd'; did you mean 'required'?"),
     (f"{COLUMN}/required", "often", "schema.rows.properties.text.required: 'often' is not boolean"),
+    (
+        f"{COLUMN}/enum",
+        None,
+        "schema.rows.properties.text.enum: is empty and has to be array; fill it in or take the line away",
+    ),
     (f"{COLUMN}/logicalType", "txt", "logicalType: 'txt' is unknown"),
     (f"{COLUMN}/logicalType", ..., "schema.rows.properties.text: logicalType is missing"),
     (f"{COLUMN}/logicalType", "object", "logicalType 'object' is not one that rows can have"),
@@ -117,6 +122,17 @@ def test_a_fault_is_one_line_naming_file_and_field(
     document: Callable[..., dict[str, Any]], path: str, value: Any, words: str
 ) -> None:
     assert words in refusal(change(document(COLUMNS, label="kind", inputs=["text"]), path, value))
+
+
+@pytest.mark.parametrize("path", ["", "servers/0/", "schema/0/", f"{COLUMN}/"])
+def test_a_key_under_which_nothing_stands_means_none(document: Callable[..., dict[str, Any]], path: str) -> None:
+    made = document(COLUMNS)
+    without = change(change(made, f"{path}customProperties", None), f"{path}customProperties", ...)
+    empty = change(without, f"{path}customProperties", None)
+    if path.startswith("schema"):
+        empty = change(empty, f"{path}quality", None)
+    parsed = [parse_contract(yaml.safe_dump(one), "shop.odcs.yaml") for one in (without, empty)]
+    assert parsed[0].digest == parsed[1].digest
 
 
 @pytest.mark.parametrize(("settings", "words"), BAD_SETTINGS, ids=[str(settings) for settings, _ in BAD_SETTINGS])
