@@ -112,8 +112,9 @@ class Text:
         lines = [
             f"# Drafted from {self.rows:,} rows of {self.path.name}: read it, prune it, then register it with",
             "#     slipway data register THIS_FILE",
-            "# Ranges, lengths and categories that are drafted only warn (slipway.severity: warning). Take that line",
-            "# away from a column, and a row that breaks its rules is quarantined.",
+            "# What is drafted of a column (required, unique, ranges, lengths, categories) only warns where",
+            "# slipway.severity: warning stands under it. Take that line away, and a row that breaks such a rule is",
+            "# quarantined, as is always a row that has a value of another type.",
             "apiVersion: v3.1.0",
             "kind: DataContract",
             f"id: {_name(self.path)}",

@@ -125,6 +125,20 @@ def test_what_a_draft_saw_is_only_a_warning_for_other_rows(tmp_path: Path) -> No
     assert {"label:enum", "height:range"} <= {warning["rule"] for warning in version.manifest["warnings"]}
 
 
+def test_a_required_value_warns_until_its_severity_line_is_taken_away(tmp_path: Path) -> None:
+    as_csv(tmp_path / "rows.csv", people())
+    text = draft(str(tmp_path / "rows.csv"))
+    assert text.index("required") < text.index("only warns where"), "the header says it"
+    strict = "          - {property: slipway.severity, value: warning}\n"
+    missing = people()
+    missing[7]["text"] = ""
+    as_csv(tmp_path / "rows.csv", missing)
+    for written, quarantined in ((text, 0), (text.replace(strict, ""), 1)):
+        made = parse_contract(written, "rows")
+        version, _ = register(FolderStore(tmp_path / "store"), made, cache=tmp_path / "cache")
+        assert version.counts["quarantined"] == quarantined
+
+
 DETECTED: dict[str, tuple[str, bytes, dict[str, Any]]] = {
     "a tab": ("x.tsv", b"a\tb\n" + b"x\t1\n" * 30, {"format": "tsv"}),
     "quotes that are text": ("x.tsv", b"a\tb\n" + b'say "no\t1\n"yes\t2\n' * 30, {"format": "tsv", "quoting": False}),
