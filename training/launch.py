@@ -233,8 +233,10 @@ def _show_progress(log: RunLog, progress: Progress, projection: Any, ended: thre
                 if entry["kind"] == "outlook":
                     progress.tell(sentence(entry))
                 for one in entry.get("skipped", ()):
-                    begins = f"going on from step {entry['from_step']}"
-                    progress.say(f"checkpoint of step {one['step']} left out: {one['why']}; {begins}")
+                    progress.tell(f"checkpoint of step {one['step']} left out: {one['why']}")
+                if entry["kind"] == "attempt" and entry["from_step"]:
+                    written_by = entry["checkpoint"]["place"].split("/")[-2]
+                    progress.tell(f"going on from step {entry['from_step']} of attempt {written_by}")
             beat = log.heartbeat(attempt) if attempt else None
         except SlipwayError as error:
             progress.say(f"the store is away, training goes on ({error})")
