@@ -170,7 +170,7 @@ class Draft:
             between = Counter(f"{self.splits[pair.leaves]}/{self.splits[pair.stays]}" for pair in pairs)
             shown = ", ".join(f"{name} {count:,}" for name, count in sorted(between.items()))
             alike = f"{contract.duplicates['similarity']:.0%}"
-            reason = f"{len(pairs):,} inputs are {alike} alike or more across splits ({shown})"
+            reason = f"pairs of inputs that are {alike} alike or more across splits: {len(pairs):,} ({shown})"
             self.findings.warnings.append(
                 {"rule": NEAR_DUPLICATE, "reason": reason, "rows": len(pairs), "named": named}
             )

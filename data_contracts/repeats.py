@@ -53,7 +53,7 @@ def remarks(
         for pair in combinations(sorted({splits[row] for row in group}, key=SPLITS.index), 2)
     )
     shared = ", ".join(f"{first}/{second} {count:,}" for (first, second), count in sorted(pairs.items()))
-    add("split:leak", straddling, f"{len(straddling):,} inputs stand in more than one split ({shared})")
+    add("split:leak", straddling, f"{_inputs(straddling, 'stands', 'stand')} in more than one split ({shared})")
 
     def within(chosen: list[list[int]]) -> str:
         sizes = Counter(
@@ -62,13 +62,17 @@ def remarks(
         return ", ".join(f"{split} {sizes[split]:,}" for split in SPLITS if sizes[split])
 
     repeated = [group for group in groups if len({splits[row] for row in group}) < len(group)]
-    add("inputs:repeated", repeated, f"{len(repeated):,} inputs are repeated within a split ({within(repeated)})")
+    add("inputs:repeated", repeated, f"{_inputs(repeated, 'is', 'are')} repeated within a split ({within(repeated)})")
     if labels is not None:
         twins = contradictions(groups, labels)
         inside = within([group for group in twins if _contradicts_inside(group, splits, labels)])
         where = f" (within a split: {inside})" if inside else ""
-        add("label:contradictory", twins, f"{len(twins):,} inputs have more than one label{where}")
+        add("label:contradictory", twins, f"{_inputs(twins, 'has', 'have')} more than one label{where}")
     return found
+
+
+def _inputs(groups: list[list[int]], of_one: str, of_more: str) -> str:
+    return f"1 input {of_one}" if len(groups) == 1 else f"{len(groups):,} inputs {of_more}"
 
 
 def contradictions(groups: list[list[int]], labels: Sequence[Any]) -> list[list[int]]:

@@ -118,4 +118,5 @@ def test_repeats_leaks_and_contradictions_are_told_apart() -> None:
     assert found["split:leak"]["named"] == ["rows.csv:2 = rows.csv:5"] and found["split:leak"]["rows"] == 2
     assert found["inputs:repeated"]["named"] == ["rows.csv:1 = rows.csv:3", "rows.csv:6 = rows.csv:7"]
     assert found["label:contradictory"]["named"] == ["rows.csv:1 = rows.csv:3"]
+    assert found["label:contradictory"]["reason"].startswith("1 input has more than one label")
     assert remarks(repeats(["a", "b"]), ["train", "test"], None, _origin) == []
