@@ -2,7 +2,9 @@
 
 import ast
 import json
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,18 @@ import click
 
 from infra.settings import Settings, load_settings, quiet_environment
 
-as_json = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+STDOUT = "slipway.stdout"
+
+
+def _keep_stdout(context: click.Context, parameter: click.Parameter, wanted: bool) -> bool:
+    """With --json stdout is the document's alone: what libraries print there (Ray does) goes to stderr."""
+    if wanted:
+        context.meta[STDOUT] = sys.stdout
+        context.with_resource(redirect_stdout(sys.stderr))
+    return wanted
+
+
+as_json = click.option("--json", "as_json", is_flag=True, callback=_keep_stdout, help="One JSON document on stdout.")
 
 
 def workplace(create: bool = False) -> Settings:
@@ -24,7 +37,8 @@ def workplace(create: bool = False) -> Settings:
 
 def emit(document: Any, as_json: bool, human: Callable[[Any], None]) -> None:
     if as_json:
-        click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        out = click.get_current_context().meta.get(STDOUT)  # None: stdout as it is
+        click.echo(json.dumps(document, indent=1, ensure_ascii=False), file=out)
     else:
         human(document)
 

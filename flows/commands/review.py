@@ -1,6 +1,5 @@
 """Commands of reviewers: keygen, review, approve, reject, policy."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +178,7 @@ def approve(
         action, about = "promotion", approvals.about_version(bound)
     signed = approvals.sign(action, about, against, reviewer=reviewer, key=key, reason=reason)
     if only_print:
-        click.echo(json.dumps(signed, indent=1, ensure_ascii=False))
+        emit(signed, True, lambda _: None)
         return
     wished = promotion.parse_policy(section, f"experiment {version.name}")
     done = promotion.store_approval(store, action, bound, signed, author=settings.author_name, policy=wished)

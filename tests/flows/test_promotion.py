@@ -235,7 +235,7 @@ def test_a_lost_scorecard_is_found(long_log):
 
 def test_alias_follows_the_log_once(world, monkeypatch):
     calls = []
-    monkeypatch.setattr(tracking, "set_alias", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(tracking, "set_alias", lambda *arguments: calls.append(arguments[:4]))
     assert not mirror(world.store, world.settings, "animals"), "there is no champion to point at"
     world.promote(world.candidate())
     world.promote(world.candidate())
@@ -251,7 +251,7 @@ def test_alias_follows_the_log_once(world, monkeypatch):
 def test_alias_is_set_again_when_the_champion_changed_meanwhile(world, monkeypatch):
     calls = []
 
-    def slow(settings, name, version, alias):
+    def slow(settings, name, version, alias, description, tags):
         calls.append(version)
         if len(calls) == 1:
             world.promote(world.candidate())
