@@ -44,9 +44,9 @@ def _elastic(place: Scratch, options: Options, then: int, say: Say) -> dict[str,
     say(f"on 2 workers, then on {then}")
     command = ["train", "scratch", "--set", "dropout=0", "--set", f"seed={then}"]
     unbroken = place.ask(*command, "--workers", "2")["run"]
-    begun = [*command, "--fresh", "--workers", "2"]
+    fresh = [*command, "--fresh", "--workers"]  # the step has a result, the unbroken run's: without --fresh that counts
     broken, kills = break_and_mend(
-        place, begun, ELASTIC_KILLS, options.seed + then, 2, say, again=[*command, "--workers", str(then)]
+        place, [*fresh, "2"], ELASTIC_KILLS, options.seed + then, 2, say, again=[*fresh, str(then)]
     )
     first, second = (read_state(place.log(run)).curves()["loss"] for run in (unbroken, broken))
     apart = max(abs(one[1] - other[1]) for one, other in zip(first, second, strict=True))
