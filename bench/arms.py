@@ -29,8 +29,17 @@ class Weighed:
     """By the clock."""
     peak_bytes: int = 0
     """Resident memory of the process at its fullest; the largest of the rounds."""
-    answer: Any = field(default=None, repr=False)
-    """What `arm` returned."""
+    answers: list[Any] = field(default_factory=list, repr=False)
+    """What `arm` returned, round by round."""
+
+    @property
+    def answer(self) -> Any:
+        """What `arm` returned last."""
+        return self.answers[-1]
+
+    def least(self, name: str) -> float:
+        """The smallest of the rounds of a figure that the arm measured itself."""
+        return min(answer[name] for answer in self.answers)
 
 
 def run_arms(file: str, arms: Sequence[str], folder: Path, rounds: int = 3) -> dict[str, Weighed]:
@@ -41,7 +50,8 @@ def run_arms(file: str, arms: Sequence[str], folder: Path, rounds: int = 3) -> d
             cpu, clock, peak, answer = _child(file, name, folder)
             one = found[name]
             one.cpu_seconds, one.seconds = min(one.cpu_seconds, cpu), min(one.seconds, clock)
-            one.peak_bytes, one.answer = max(one.peak_bytes, peak), answer
+            one.peak_bytes = max(one.peak_bytes, peak)
+            one.answers.append(answer)
     return found
 
 
@@ -72,7 +82,7 @@ def answer_as_arm(arm: Callable[[str, Path], Any]) -> bool:
 def report(name: str, arms: dict[str, Weighed], equal: bool, **facts: Any) -> None:
     """Write bench/results/<name>.json, with the load of the machine; exit 1 where the arms disagree."""
     RESULTS.mkdir(exist_ok=True)
-    weighed = {arm: {key: value for key, value in asdict(one).items() if key != "answer"} for arm, one in arms.items()}
+    weighed = {arm: {key: value for key, value in asdict(one).items() if key != "answers"} for arm, one in arms.items()}
     body = {"benchmark": name, "equal": equal, "arms": weighed, **facts,
             "load_average": os.getloadavg(), "cores": os.cpu_count(), "python": sys.version.split()[0]}  # fmt: skip
     (RESULTS / f"{name}.json").write_text(json.dumps(body, indent=1) + "\n")
