@@ -7,6 +7,7 @@ from typing import Any
 from data_contracts import registry
 from data_contracts.contract import Contract, load_contract, shipped
 from data_contracts.source import at, load_source
+from flows import events
 from flows.code_key import code_of
 from flows.steps import Outputs, Step, libraries, record
 from infra.errors import WrongInput, choices
@@ -60,6 +61,11 @@ def record_registration(settings: Settings, contract: Contract, version: registr
     record(settings.object_store, step, ingredients, {"ref": f"{version.name}@{version.digest}"}, started, [])
 
 
+def tell_registered(settings: Settings, version: registry.Version) -> None:
+    ref = f"{version.name}@{version.digest}"
+    events.emit(settings, events.VERSION_REGISTERED, version.name, {"version": ref, "counts": version.counts})
+
+
 def _step(settings: Settings, found: Origin) -> Step:
     store = settings.object_store
 
@@ -77,7 +83,7 @@ def _step(settings: Settings, found: Origin) -> Step:
         }
 
     def run(outputs: Outputs, progress: Progress, key: str) -> dict[str, Any]:
-        version, _ = registry.register(
+        version, created = registry.register(
             store,
             found.contract,
             found.source,
@@ -85,6 +91,8 @@ def _step(settings: Settings, found: Origin) -> Step:
             cache=settings.folder / "cache",
             memory_limit=settings.memory_limit,
         )
+        if created:
+            tell_registered(settings, version)
         return {"ref": f"{version.name}@{version.digest}"}
 
     def damage(output: dict[str, Any]) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from data_contracts import registry
-from flows import models, promotion, references
+from flows import events, models, promotion, references
 from flows.alias import mirror
 from flows.approvals import Unapproved
 from flows.binding import package_files
@@ -100,6 +100,8 @@ def promote_step(settings: Settings, experiment: Experiment, needs: tuple[str, .
             done = promote_version(settings, version, card["scorecard"], policy=experiment.promotion)
         except Unapproved as error:
             progress.say("waits for a reviewer")
+            told = {"model": version.ref, "scorecard": card["scorecard"], "reason": str(error)}
+            events.emit(settings, events.WAITING, name, told)
             return {"entry": None, "promoted": False, "waits": str(error)}
         return {"entry": done.entry.sequence, "promoted": True}
 

@@ -39,7 +39,7 @@ def register(contract: str, source: str | None, as_json: bool) -> None:
 
     from data_contracts import registry
     from data_contracts.contract import load_contract
-    from flows.ingest import record_registration
+    from flows.ingest import record_registration, tell_registered
     from infra.progress import stage
 
     checked = load_contract(contract)
@@ -55,6 +55,8 @@ def register(contract: str, source: str | None, as_json: bool) -> None:
             memory_limit=settings.memory_limit,
         )
     record_registration(settings, checked, version, started)
+    if created:
+        tell_registered(settings, version)
     repeated = version.manifest.get("repeated", 0)
     document = {
         "ref": f"{version.name}@{version.digest}",

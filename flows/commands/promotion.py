@@ -50,7 +50,7 @@ def rollback(model: str, to: str, reason: str, key_name: str | None, files: tupl
 
     Example: slipway rollback library-docs --to previous --reason "answers got slower"
     """
-    from flows import approvals, promotion, references
+    from flows import approvals, events, promotion, references
     from flows.alias import mirror
     from flows.binding import package_files
     from flows.promotion_log import load_log
@@ -79,6 +79,9 @@ def rollback(model: str, to: str, reason: str, key_name: str | None, files: tupl
     done = promotion.rollback(store, name, to, author=settings.author_name, reason=reason, statements=statements,
                               package_files=packaged)  # fmt: skip
     mirror(store, settings, name)
+    if done.created:
+        told = {"model": done.entry.ref, "before": reigning.ref, "entry": done.entry.sequence, "reason": reason}
+        events.emit(settings, events.ROLLED_BACK, name, told)
     document = {"model": done.entry.ref, "entry": done.entry.sequence, "created": done.created}
     emit(document, as_json, lambda _: click.echo(done.sentence))
 

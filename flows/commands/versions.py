@@ -132,6 +132,7 @@ def release(name: str, fixed: Path, source: str | None, as_json: bool) -> None:
     Example: slipway data release reviews --rows fixed.csv
     """
     from data_contracts.release import release as released
+    from flows.ingest import tell_registered
     from infra.progress import stage
 
     settings = workplace()
@@ -147,6 +148,8 @@ def release(name: str, fixed: Path, source: str | None, as_json: bool) -> None:
             source,
         )
     version = done.version
+    if version.digest != done.before.digest:
+        tell_registered(settings, version)
     document = {
         "ref": f"{version.name}@{version.digest}",
         "corrected": [{"row_id": old, "corrected_row_id": new} for old, new in done.new_ids.items()],
