@@ -168,9 +168,15 @@ def compare(
     """How much better `first` is than `second`, with its two-sided 1 - 2 alpha interval.
 
     first, second: the columns that `metric` reads (training.metrics.METRICS), row by row the same examples.
+    Where not one row differs, resampling knows no doubt; then a share is as uncertain as no event among n rows leaves
+    it (Clopper & Pearson, Biometrika 26(4), 1934): at most 1 - alpha^(1/n).
     Raises ValueError when they cannot be paired: no row, other lengths, other labels.
     """
-    found = resampled_difference(metric, first, second, seed, enough(resamples, alpha)).interval(alpha)
+    resampled = resampled_difference(metric, first, second, seed, enough(resamples, alpha))
+    found = resampled.interval(alpha)
+    if METRICS[metric].share and resampled.certain:
+        doubt = 1 - alpha ** (1 / len(first["label"]))
+        found = Estimate(found.value, found.value - doubt, found.value + doubt)
     p_better = mcnemar(*discordant(first, second)) if metric == "accuracy" else None
     return Comparison(found.value, found.low, found.high, p_better)
 

@@ -34,7 +34,7 @@ training: {epochs: 6, batch_size: 32, learning_rate: 3.0e-3}
 scaling: {workers: 2}
 gates:
   threshold: {metric: accuracy, minimum: 0.8}
-  champion: {margin: 0.05}
+  champion: {margin: 0.06}
   baseline: {margin: 0.1}
   drift: {}
   package: {}

@@ -77,10 +77,13 @@ def test_a_difference_is_positive_where_the_first_is_better_whichever_way_the_me
     assert compare("log_loss", more, less).high < 0
 
 
-def test_a_model_differs_from_itself_by_nothing():
+@pytest.mark.parametrize("rows", [10, 70, 2000])
+def test_where_no_row_differs_the_doubt_is_that_of_no_event_among_so_many_rows(rows: int):
+    lost = binomtest(0, rows, alternative="less").proportion_ci(0.975, method="exact").high
     for metric in ("accuracy", "macro_f1"):
-        found = compare(metric, answers(["a", "a"], ["a", "b"]), answers(["a", "a"], ["a", "b"]))
-        assert (found.value, found.low, found.high) == (0, 0, 0)
+        same = answers(["a", "b"] * (rows // 2), ["a", "b"] * (rows // 2 - 1) + ["b", "a"])
+        found = compare(metric, same, same)
+        assert (found.value, found.low, found.high) == (0, pytest.approx(-lost), pytest.approx(lost))
         assert not is_better(found, 0.025)
 
 
