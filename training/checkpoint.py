@@ -25,10 +25,10 @@ import torch
 from infra.artifacts import Damaged, check_format
 from infra.digests import digest_bytes, digest_file
 from infra.errors import SlipwayError, WrongInput
+from infra.patience import PATIENCE_S, patiently
 from infra.store import NotFound, Store
 from training.blocks import Blocks
 from training.buffers import Buffers, Part
-from training.patience import PATIENCE_S, patiently
 from training.pieces import model_tensors, optimizer_keys, own_pieces
 from training.sharding import World
 from training.state import TrainState

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infra.errors import Refused, SlipwayError, WrongInput
+from infra.patience import patiently
 from infra.progress import Progress
 from infra.settings import Settings
 from infra.store import Store
 from training.experiment import Experiment
 from training.outlook import TIMED_STEPS, duration, sentence
-from training.patience import patiently
 from training.run_log import AttemptLog, Overtaken, RunLog, RunState, live_beat, read_state, read_tail
 
 POLL_S = 0.5

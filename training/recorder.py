@@ -15,12 +15,12 @@ from functools import cache
 from typing import Any
 
 from infra.errors import SlipwayError
+from infra.patience import patiently
 from training import loop
 from training.checkpoint import Checkpoints
 from training.energy import NodeEnergy, spent
 from training.experiment import Training
 from training.feed import Feed
-from training.patience import patiently
 from training.run_log import HEARTBEAT_S, AttemptLog, Overtaken, RunLog
 from training.state import TrainState
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from infra import artifacts
 from infra.errors import SlipwayError, WrongInput
+from infra.patience import patiently
 from infra.store import Store, open_store
 from training.experiment import Experiment, validate_experiment
-from training.patience import patiently
 from training.recipe import load_recipe
 from training.run_log import AttemptLog, Overtaken, RunLog, begin_attempt, read_tail
 

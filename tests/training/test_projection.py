@@ -13,8 +13,8 @@ import pytest
 
 from infra import tracking
 from infra.errors import SlipwayError
+from infra.patience import patiently
 from infra.settings import Settings
-from training.patience import patiently
 from training.projection import Projection, ranges, steps_of
 from training.run_log import AttemptLog, RunLog, begin_attempt, read_tail
 
