@@ -139,7 +139,8 @@ def render(card: Mapping[str, Any]) -> str:
     environment.tests["idle"] = compares_nothing
     metrics, both = card["metrics"], card.get("side_by_side")
     others = card.get("champion_curves") or {}
-    charts = (plots.chart(name, points, others.get(name, ())) for name, points in card["curves"].items())
+    drawn = [plots.chart(name, points, others.get(name, ())) for name, points in card["curves"].items()]
+    charts = [chart for chart in drawn if chart]
     return environment.get_template("scorecard.html").render(
         card=card,
         both=both,
@@ -151,7 +152,8 @@ def render(card: Mapping[str, Any]) -> str:
         drift=plots.drift(card["verdicts"]),
         slices=plots.slices(card["verdicts"]),
         verdicts=sorted(card["verdicts"], key=lambda one: (one["passed"], one["severity"] != "block")),
-        charts=[chart for chart in charts if chart],
+        charts=[chart for chart in charts if "layer/" not in chart["name"]],
+        layer_charts=[chart for chart in charts if "layer/" in chart["name"]],
         lists=_lists(card),
     )
 

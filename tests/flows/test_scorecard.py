@@ -74,7 +74,11 @@ def test_page_says_the_verdict_first_and_then_what_it_rests_on(world):
         world.judge(gate, settings, candidate, first)
         for gate, settings in [("threshold", {"minimum": 0.5}), ("champion", {"margin": 0.1}), ("beats_baseline", {})]
     ]
-    curves = {"loss": [[step, 1 / (step + 1)] for step in range(2000)], "accuracy": [[1, 0.5], [2, 0.6]]}
+    curves = {
+        "layer/head/update_ratio": [[1, 0.01], [2, 0.02]],
+        "loss": [[step, 1 / (step + 1)] for step in range(2000)],
+        "accuracy": [[1, 0.5], [2, 0.6]],
+    }
     digest = world.scorecard(candidate, verdicts, first, curves=curves)
     text = page_of(world, digest).text
     order = [
@@ -90,6 +94,8 @@ def test_page_says_the_verdict_first_and_then_what_it_rests_on(world):
         "precision",
         "What it takes for what",
         "Learning curves",
+        "Layer by layer",
+        "layer/head/update_ratio",
         "Examples it gets wrong",
         "Lineage",
         candidate.model,
@@ -131,7 +137,9 @@ def test_page_runs_nothing_and_loads_nothing(world):
     page = page_of(world, world.scorecard(candidate, curves={"loss": [[1, 2.0], [2, 1.0]]}))
     assert not {"script", "link", "img", "iframe", "object", "base", "form"} & set(page.tags)
     assert not [name for name, _ in page.attributes if name in ("src", "action") or name.startswith("on")]
-    assert all(value.startswith("#") for name, value in page.attributes if name == "href")
+    links = [value for name, value in page.attributes if name == "href"]
+    assert all(value.startswith("#") for value in links) and "#curves" in links
+    assert {value[1:] for value in links} <= {value for name, value in page.attributes if name == "id"}
     assert not [value for _, value in page.attributes if "url(" in value or "@import" in value]
     html = world.store.get(next(key for key in world.store.list("scorecards/") if key.endswith(".html"))).decode()
     assert "default-src 'none'" in html and "url(" not in html and "@import" not in html
