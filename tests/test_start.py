@@ -5,10 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
 
-from flows.commands.output import as_json, emit
 from infra.settings import child_environment
 
 SLIPWAY = Path(sys.executable).with_name("slipway")
@@ -119,16 +117,27 @@ def test_installed_packages_win_over_a_users_own_folder(users_folder, arguments)
     assert (done.returncode, "the user's folder won" in done.stdout + done.stderr) == (0, False), done.stderr
 
 
-def test_what_a_library_prints_does_not_spoil_the_document(capsys: pytest.CaptureFixture[str]) -> None:
-    @click.command()
-    @as_json
-    def loud(as_json: bool) -> None:
-        print("(raylet) a warning")
-        emit({"answer": 42}, as_json, lambda body: click.echo(body["answer"]))
+LOUD = """
+import atexit, sys
+import click
+from flows.commands.output import as_json, emit
 
-    loud(["--json"], standalone_mode=False)
-    said = capsys.readouterr()
-    assert json.loads(said.out) == {"answer": 42}
-    assert "a warning" in said.err
-    loud([], standalone_mode=False)
-    assert capsys.readouterr().out == "(raylet) a warning\n42\n"
+@click.command()
+@as_json
+def loud(as_json):
+    atexit.register(lambda: print("(raylet) an end"))
+    print("(raylet) a warning")
+    emit({"answer": 42}, as_json, lambda body: click.echo(body["answer"]))
+
+loud(sys.argv[1:])
+"""
+
+
+def test_what_a_library_prints_does_not_spoil_the_document():
+    done, plain = (
+        subprocess.run([sys.executable, "-c", LOUD, *arguments], capture_output=True, text=True)
+        for arguments in (["--json"], [])
+    )
+    assert json.loads(done.stdout) == {"answer": 42}
+    assert "a warning" in done.stderr and "an end" in done.stderr
+    assert plain.stdout == "(raylet) a warning\n42\n(raylet) an end\n"

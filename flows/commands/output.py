@@ -4,7 +4,6 @@ import ast
 import json
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,11 @@ STDOUT = "slipway.stdout"
 
 
 def _keep_stdout(context: click.Context, parameter: click.Parameter, wanted: bool) -> bool:
-    """With --json stdout is the document's alone: what libraries print there (Ray does) goes to stderr."""
+    """With --json stdout is the document's alone: what libraries print there (Ray does) goes to stderr, also what
+    they print when the process ends."""
     if wanted:
         context.meta[STDOUT] = sys.stdout
-        context.with_resource(redirect_stdout(sys.stderr))
+        sys.stdout = sys.stderr
     return wanted
 
 
