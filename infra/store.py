@@ -7,6 +7,7 @@ writer's own (a nonce, a time, a content digest) wherever two writers must not b
 """
 
 import os
+import random
 import shutil
 import time
 import uuid
@@ -19,6 +20,8 @@ from infra.errors import SlipwayError, WrongInput
 
 ASIDE = ".aside-"
 """How the names of unfinished files start."""
+TRIES = 9
+"""How often an S3 server is asked before a failure counts: where one request in ten fails, so do 1e-9 of all calls."""
 
 
 class NotFound(KeyError):
@@ -207,8 +210,9 @@ class S3Store(Store):
         self.bucket, self.prefix, self.cache = bucket, prefix.strip("/"), cache
         self.uri = f"s3://{bucket}/{self.prefix}".rstrip("/")
         # Endpoint, region and keys come from boto3's own chain (AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID, ~/.aws).
+        # Retries with jitter. Not `adaptive`: after a few 503 it holds back every later request of the process too.
         try:
-            self.client = boto3.client("s3", config=Config(retries={"max_attempts": 8, "mode": "adaptive"}))
+            self.client = boto3.client("s3", config=Config(retries={"total_max_attempts": TRIES, "mode": "standard"}))
         except (BotoCoreError, ValueError) as error:
             raise WrongInput(f"store {self.uri}: {error}; check the AWS_* settings in use") from error
         self._bucket_seen = False
@@ -237,11 +241,13 @@ class S3Store(Store):
         return SlipwayError(f"store {self.uri}: {error} (object {key})")
 
     def _bucket_exists(self) -> bool:
-        from botocore.exceptions import ClientError
+        from botocore.exceptions import BotoCoreError, ClientError
 
         if not self._bucket_seen:
             try:
                 self.client.head_bucket(Bucket=self.bucket)
+            except BotoCoreError:
+                return True  # it went away between the two questions: nothing says that the bucket is not there
             except ClientError as error:
                 return error.response.get("Error", {}).get("Code", "") != "404"
             self._bucket_seen = True
@@ -258,10 +264,16 @@ class S3Store(Store):
     def get(self, key: str) -> bytes:
         from botocore.exceptions import BotoCoreError
 
-        try:
-            return self._call("get_object", key)["Body"].read()
-        except BotoCoreError as error:  # the connection was lost in the middle of the body
-            raise self._translate(error, key) from error
+        attempt = 0
+        while True:
+            answer = self._call("get_object", key)
+            try:
+                return answer["Body"].read()
+            except BotoCoreError as error:  # the connection was lost in the middle of the body: boto3 leaves that to us
+                attempt += 1
+                if attempt == TRIES:
+                    raise self._translate(error, key) from error
+            _pause(attempt)
 
     def put(self, key: str, data: bytes | memoryview) -> None:
         self._call("put_object", key, Body=bytes(data))
@@ -269,7 +281,7 @@ class S3Store(Store):
     def create(self, key: str, data: bytes) -> bool:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        for attempt in range(8):
+        for attempt in range(TRIES):
             try:
                 self.client.put_object(Bucket=self.bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
                 return True
@@ -279,7 +291,7 @@ class S3Store(Store):
                     return self.get(key) == data
                 if status != 409:
                     raise self._translate(error, key) from error
-                time.sleep(0.05 * 2**attempt)  # 409: two conditional writes met; try again
+                _pause(attempt)  # 409: two conditional writes met; try again
             except BotoCoreError as error:
                 raise self._translate(error, key) from error
         raise SlipwayError(f"store {self.uri}: object {key} kept answering 409; try again later")
@@ -349,6 +361,10 @@ class S3Store(Store):
             aside.symlink_to(source)  # set anew each time: what the folder shows is what the store holds now
             os.replace(aside, target)
         return folder
+
+
+def _pause(attempt: int) -> None:
+    time.sleep(random.uniform(0.5, 1.5) * 0.05 * 2**attempt)
 
 
 def open_store(uri: str, cache: Path | None = None) -> Store:
