@@ -70,7 +70,7 @@ def champion_gates(store: Store, scorecard: str) -> dict[str, dict[str, Any]] | 
 
 def experiment_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """One line a field, as `training.epochs: from 4 to 6`. Gates are told apart from this."""
-    from flows.steps import explain
+    from flows.explanation import explain
 
     old, new = ({key: value for key, value in one.items() if key != "gates"} for one in (before, now))
     return explain(old, new)[:SHOWN]

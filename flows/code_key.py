@@ -81,11 +81,15 @@ def _path(module: str) -> Path:
 
 
 def changes(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]) -> list[str]:
-    """What differs between two results of `code_of`, as `training/loop.py: train`."""
+    """What differs between two results of `code_of`, as `training/loop.py: train, validate (new)`."""
     found = []
     for module in sorted({*before, *after}):
         old, new = before.get(module, {}), after.get(module, {})
-        names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+        names = [
+            name + (" (new)" if name not in old else " (gone)" if name not in new else "")
+            for name in sorted({*old, *new})
+            if old.get(name) != new.get(name)
+        ]
         if names:
             what = "new" if not old else "gone" if not new else ", ".join(names)
             found.append(f"{module.replace('.', '/')}.py: {what}")

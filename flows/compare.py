@@ -3,7 +3,7 @@
 from typing import Any
 
 from flows import models, references
-from flows.steps import explain
+from flows.explanation import explain
 from infra.errors import WrongInput, choices
 from infra.store import Store
 from training.run_log import RunLog, RunState, read_state, run_names

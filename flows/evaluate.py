@@ -8,8 +8,7 @@ from data_contracts import registry
 from flows import references
 from flows.code_key import code_of
 from flows.models import ModelVersion
-from flows.steps import Outputs, Step, libraries
-from flows.train import artifact_damage
+from flows.steps import Outputs, Step, artifact_damage, libraries
 from infra import artifacts
 from infra.errors import WrongInput
 from infra.progress import Progress

@@ -2,11 +2,12 @@
 
 from flows.evaluate import evaluate_step
 from flows.ingest import register_step
+from flows.prepare import prepare_step
 from flows.promote import gate_step, promote_step
 from flows.resume import Going
 from flows.sources import read_sources
 from flows.steps import Step
-from flows.train import prepare_step, train_step
+from flows.train import train_step
 from infra.errors import WrongInput
 from infra.settings import Settings
 from training.experiment import Experiment, load_experiment

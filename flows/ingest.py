@@ -1,6 +1,8 @@
 """Register: read a dataset's source under its contract, unless the source can say that nothing moved."""
 
+import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,12 @@ from data_contracts.contract import Contract, load_contract, shipped
 from data_contracts.source import at, load_source
 from flows import events
 from flows.code_key import code_of
+from flows.orchestration import Run, run_flow
 from flows.steps import Outputs, Step, libraries, record
-from infra.errors import WrongInput, choices
+from infra.errors import SlipwayError, WrongInput, choices
 from infra.progress import Progress
 from infra.settings import Settings
+from infra.store import NotFound
 from training.experiment import Experiment
 
 
@@ -32,17 +36,46 @@ def origin(settings: Settings, experiment: Experiment) -> Origin:
     source = last["source"] if last else None
     if experiment.contract:
         return Origin(load_contract(experiment.contract), source)
-    if last and last["contract_path"] and Path(last["contract_path"]).is_file():
-        return Origin(load_contract(last["contract_path"]), source)
     if last:
-        version = registry.resolve(settings.object_store, name)
-        return Origin(registry.contract_of(settings.object_store, version), source)
+        return Origin(_contract(settings, name, last), source)
     if name in shipped():
         return Origin(load_contract(name), None)
     known = {*shipped(), *(version.name for version in registry.list_versions(settings.object_store))}
     raise WrongInput(
         f"experiment {experiment.name}: dataset '{name}' is not registered; {choices(name, known)} "
         "(slipway data register CONTRACT)"
+    )
+
+
+def _contract(settings: Settings, name: str, last: dict[str, Any]) -> Contract:
+    """The contract's file as it is now; where that is gone, as it was when the dataset was last registered."""
+    if last["contract_path"] and Path(last["contract_path"]).is_file():
+        return load_contract(last["contract_path"])
+    return registry.contract_of(settings.object_store, registry.resolve(settings.object_store, name))
+
+
+def ingest(settings: Settings, contract: Contract, source: str | None) -> tuple[registry.Version, bool]:
+    """Register a dataset by hand; the version, and whether it is new. Raises what `registry.register` raises."""
+
+    def body(run: Run) -> tuple[registry.Version, bool]:
+        started = time.time()
+        version, created = run.task(f"register {contract.name}", partial(_register, settings, contract, source))
+        record_registration(settings, contract, version, started)
+        if created:
+            tell_registered(settings, version)
+        counts = [{"rows": name, "count": count} for name, count in version.counts.items()]
+        run.table(f"dataset-{contract.name}", counts, f"{version.ref}{'' if created else ', which was there already'}")
+        return version, created
+
+    return run_flow(settings, "ingest", contract.name, body)
+
+
+def _register(
+    settings: Settings, contract: Contract, source: str | None, progress: Progress
+) -> tuple[registry.Version, bool]:
+    cache = settings.folder / "cache"
+    return registry.register(
+        settings.object_store, contract, source, progress, cache=cache, memory_limit=settings.memory_limit
     )
 
 
@@ -59,6 +92,13 @@ def record_registration(settings: Settings, contract: Contract, version: registr
     # What the source said of itself before it was read, not now: it may have moved meanwhile.
     ingredients = {**step.ingredients({}), "moved": last["fingerprint"]}
     record(settings.object_store, step, ingredients, {"ref": f"{version.name}@{version.digest}"}, started, [])
+
+
+def record_release(settings: Settings, version: registry.Version, started: float) -> None:
+    """The same of a version that corrected rows made."""
+    last = registry.registered_from(settings.object_store, version.name)
+    if last is not None:
+        record_registration(settings, _contract(settings, version.name, last), version, started)
 
 
 def tell_registered(settings: Settings, version: registry.Version) -> None:
@@ -83,19 +123,15 @@ def _step(settings: Settings, found: Origin) -> Step:
         }
 
     def run(outputs: Outputs, progress: Progress, key: str) -> dict[str, Any]:
-        version, created = registry.register(
-            store,
-            found.contract,
-            found.source,
-            progress,
-            cache=settings.folder / "cache",
-            memory_limit=settings.memory_limit,
-        )
+        version, created = _register(settings, found.contract, found.source, progress)
         if created:
             tell_registered(settings, version)
         return {"ref": f"{version.name}@{version.digest}"}
 
     def damage(output: dict[str, Any]) -> str | None:
-        return registry.damage(store, registry.resolve(store, output["ref"]))
+        try:
+            return registry.damage(store, registry.resolve(store, output["ref"]))
+        except (NotFound, SlipwayError) as error:
+            return f"dataset {output['ref']}: its manifest is missing or altered ({error})"
 
     return Step(kind="register", subject=found.contract.name, ingredients=ingredients, run=run, damage=damage)

@@ -19,8 +19,7 @@ from flows.config import load_config
 from flows.evidence import Evidence, Subject, find_champion
 from flows.gate import Gate, parse_gates, passed, run_gates
 from flows.models import ModelVersion
-from flows.steps import Outputs, Step, libraries, record
-from flows.train import artifact_damage
+from flows.steps import Outputs, Step, artifact_damage, libraries, record
 from infra import artifacts
 from infra.errors import SlipwayError, WrongInput
 from infra.progress import Progress

@@ -4,7 +4,7 @@ import getpass
 from dataclasses import dataclass
 from typing import Any
 
-from flows.steps import explain
+from flows.explanation import explain
 from infra.errors import Refused, WrongInput, choices
 from infra.store import Store
 from training.run_log import RunLog, read_tail, run_names

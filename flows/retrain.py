@@ -1,17 +1,18 @@
-"""The whole way as one Prefect flow: every step of the graph is a task, and runs only if it is stale.
+"""Retrain: plan, then only what is stale. Every step of the graph that runs is a task of one flow.
 
 `plan` and the decision that nothing is stale import neither Prefect nor Ray.
 """
 
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from flows.alias import mirror
-from flows.steps import Decision, Step, accept, decide, execute
-from infra.progress import stage
+from flows.orchestration import Run, run_flow
+from flows.prefect_page import show_output, show_plan
+from flows.steps import Decision, Outputs, Step, accept, decide, execute, refresh
 from infra.settings import Settings
 
 
@@ -36,11 +37,18 @@ class Report:
         ]
 
 
-def plan(settings: Settings, steps: list[Step], check_data: bool = False) -> Report:
-    """What would run, and why. Runs nothing."""
-    report = Report()
+def plan(
+    settings: Settings,
+    steps: list[Step],
+    check_data: bool = False,
+    *,
+    asked: Mapping[str, str] | None = None,
+    given: Outputs | None = None,
+) -> Report:
+    """What would run, and why. Runs nothing. asked, given: see `run_steps`."""
+    report = Report(outputs=dict(given or {}))
     for step in steps:
-        decision = decide(settings.object_store, step, report.outputs, _forced(step, check_data))
+        decision = decide(settings.object_store, step, report.outputs, _forced(step, check_data, asked or {}))
         report.decisions.append(decision)
         if decision.output is not None:
             report.outputs[step.name] = decision.output
@@ -62,53 +70,64 @@ def accept_code(settings: Settings, steps: list[Step], reason: str) -> list[str]
     return kept
 
 
-def run_steps(settings: Settings, steps: list[Step], title: str, check_data: bool = False) -> Report:
-    """Run what is stale, under Prefect when anything is. Returns what was done."""
-    report = plan(settings, steps, check_data)
-    if all(decision.cached for decision in report.decisions):
+def run_steps(
+    settings: Settings,
+    steps: list[Step],
+    title: str,
+    check_data: bool = False,
+    *,
+    flow: str = "retrain",
+    asked: Mapping[str, str] | None = None,
+    given: Outputs | None = None,
+    whole_way: bool = True,
+) -> Report:
+    """Run what is stale, each step a task of the flow `flow`. Returns what was done.
+
+    asked: step name -> why it runs although it is cached. given: outputs of steps that are not among these. whole_way:
+    also without a server of its own, Prefect keeps the books as soon as one step has to run.
+    """
+    first = plan(settings, steps, check_data, asked=asked, given=given)
+    up_to_date = all(decision.cached for decision in first.decisions)
+    if up_to_date:
         mirror(settings.object_store, settings, title)  # a promotion elsewhere may have died before MLflow heard of it
-        return report
-    from flows.prefect_server import prefect_server
+        if not settings.prefect_api:
+            return first
 
-    with ExitStack() as open_for_the_flow:
-        with stage("orchestrate") as progress:
-            progress.say("starting Prefect")
-            address = open_for_the_flow.enter_context(prefect_server(settings))
-            flow = _prefect_flow(title)
-        from prefect.settings import PREFECT_API_URL, temporary_settings
+    def body(run: Run) -> Report:
+        show_plan(run, title, first.to_json())
+        if up_to_date:
+            return first
+        return _run_stale(settings, steps, run, check_data, asked or {}, dict(given or {}))
 
-        open_for_the_flow.enter_context(temporary_settings({PREFECT_API_URL: address}))
-        return flow(settings, steps, check_data)
+    return run_flow(settings, flow, title, body, whole_way=whole_way)
 
 
-def _prefect_flow(title: str) -> Callable[[Settings, list[Step], bool], Report]:
-    from prefect import flow, task
-    from prefect.cache_policies import NO_CACHE
-
-    @task(name="step", task_run_name="{name}", cache_policy=NO_CACHE, persist_result=False)
-    def run_task(name: str, step: Step, settings: Settings, outputs: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        with stage(name.replace(" ", ": ", 1), unit=_UNITS.get(step.kind, "")) as progress:
-            return execute(settings.object_store, step, outputs, progress)
-
-    @flow(name="retrain", flow_run_name=title, persist_result=False, validate_parameters=False)
-    def retrain(settings: Settings, steps: list[Step], check_data: bool) -> Report:
-        report = Report()
-        for step in steps:
-            decision = decide(settings.object_store, step, report.outputs, _forced(step, check_data))
-            report.decisions.append(decision)
-            started = time.monotonic()
-            if decision.output is not None:
-                report.outputs[step.name] = decision.output
-            else:
-                report.outputs[step.name] = run_task(step.name, step, settings, report.outputs)
-            report.seconds[step.name] = time.monotonic() - started
-        return report
-
-    return retrain
-
-
-_UNITS = {"train": "steps", "register": "", "gate": "gates"}
+def _run_stale(
+    settings: Settings,
+    steps: list[Step],
+    run: Run,
+    check_data: bool,
+    asked: Mapping[str, str],
+    outputs: dict[str, dict[str, Any]],
+) -> Report:
+    store = settings.object_store
+    report = Report(outputs=outputs)
+    for step in steps:
+        decision = decide(store, step, report.outputs, _forced(step, check_data, asked))
+        report.decisions.append(decision)
+        started = time.monotonic()
+        if decision.output is not None:
+            refresh(store, step, decision.key)
+            report.outputs[step.name] = decision.output
+        else:
+            work = partial(execute, store, step, report.outputs)
+            report.outputs[step.name] = run.task(step.name, work, step.gpus)
+            show_output(run, settings, step, report.outputs[step.name])
+        report.seconds[step.name] = time.monotonic() - started
+    return report
 
 
-def _forced(step: Step, check_data: bool) -> str:
-    return "asked to read the source again (--check data)" if check_data and step.kind == "register" else ""
+def _forced(step: Step, check_data: bool, asked: Mapping[str, str]) -> str:
+    if check_data and step.kind == "register":
+        return "asked to read the source again (--check data)"
+    return asked.get(step.name, "")

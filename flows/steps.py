@@ -9,15 +9,18 @@ import getpass
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from flows import code_key
-from infra import interrupt
+from flows.explanation import explain
+from infra import artifacts, interrupt
 from infra.artifacts import check_format
 from infra.digests import digest
+from infra.errors import WrongInput
 from infra.progress import Progress
+from infra.settings import Settings
 from infra.store import NotFound, Store
 
 FORMAT = 1
@@ -40,6 +43,8 @@ class Step:
     """What is missing or altered of an output, as one phrase; None when it is whole."""
     check_inputs: Callable[[Outputs], None] = lambda _: None
     """Raises Refused where its inputs may not be used, also for a result that is there already."""
+    gpus: float = 0
+    """GPUs it takes while it runs."""
 
     @property
     def name(self) -> str:
@@ -159,38 +164,26 @@ def record(
     store.put(_place(step, digest(ingredients)), json.dumps(body, indent=1, sort_keys=True).encode())
 
 
+def refresh(store: Store, step: Step, key: str) -> None:
+    """Write the record again as it is: it is in use, and `slipway gc` leaves alone what a young record names."""
+    with suppress(NotFound):
+        store.put(_place(step, key), store.get(_place(step, key)))
+
+
 def newest_record(store: Store, step: Step) -> dict[str, Any] | None:
     """The record written last for this step, whatever its key."""
     found = [_read(store, key) for key in store.list(f"steps/{step.kind}/{step.subject}/")]
     return max((one for one in found if one), key=lambda one: one["ended"], default=None)
 
 
-def explain(before: Any, after: Any, path: str = "") -> list[str]:
-    """What changed from A to B between two trees of ingredients."""
-    if path == "code":
-        return code_key.changes(before, after)
-    if isinstance(before, dict) and isinstance(after, dict):
-        found = []
-        for name in sorted({*before, *after}):
-            inner = f"{path}.{name}" if path else name
-            if name not in before:
-                found.append(f"{inner}: new, {_short(after[name])}")
-            elif name not in after:
-                found.append(f"{inner}: gone, was {_short(before[name])}")
-            else:
-                found += explain(before[name], after[name], inner)
-        return found
-    if isinstance(before, list) and isinstance(after, list) and before and after and path.startswith("moved"):
-        changed = [row for row in after if row not in before] or [row for row in before if row not in after]
-        names = [str(row[0] if isinstance(row, list) else row) for row in changed]
-        return [f"{path}: {', '.join(names[:3])} changed" + (f" and {len(names) - 3} more" if len(names) > 3 else "")]
-    return [] if before == after else [f"{path}: from {_short(before)} to {_short(after)}"]
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    is_digest = len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
-    return text[:12] if is_digest else text[:80]
+def artifact_damage(settings: Settings, kind: str, digest: str) -> str | None:
+    """What is missing or altered of an artifact, a lost manifest included."""
+    try:
+        return artifacts.damage(settings.object_store, artifacts.load(settings.object_store, kind, digest))
+    except NotFound:
+        return f"{kind}/{digest} is missing"
+    except (ValueError, KeyError, WrongInput) as error:
+        return f"{kind}/{digest}/manifest.json is unreadable ({error})"
 
 
 def _place(step: Step, key: str) -> str:

@@ -35,28 +35,12 @@ def register(contract: str, source: str | None, as_json: bool) -> None:
 
     Example: slipway data register reviews.odcs.yaml --source reviews.csv
     """
-    import time
-
-    from data_contracts import registry
     from data_contracts.contract import load_contract
-    from flows.ingest import record_registration, tell_registered
-    from infra.progress import stage
+    from flows.ingest import ingest
 
     checked = load_contract(contract)
     settings = workplace(create=True)
-    started = time.time()
-    with stage("register") as progress:
-        version, created = registry.register(
-            settings.object_store,
-            checked,
-            source,
-            progress,
-            cache=settings.folder / "cache",
-            memory_limit=settings.memory_limit,
-        )
-    record_registration(settings, checked, version, started)
-    if created:
-        tell_registered(settings, version)
+    version, created = ingest(settings, checked, source)
     repeated = version.manifest.get("repeated", 0)
     document = {
         "ref": f"{version.name}@{version.digest}",

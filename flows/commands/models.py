@@ -15,23 +15,15 @@ def _judged(settings: Settings, reference: str, until: str) -> tuple[Any, dict[s
     from flows import references
     from flows.evaluate import evaluate_step
     from flows.promote import gate_step, todays
-    from flows.steps import decide, execute
-    from infra.progress import stage
+    from flows.retrain import run_steps
 
-    store = settings.object_store
-    version = references.resolve(store, reference)
-    outputs: dict[str, dict[str, Any]] = {f"train {version.name}": {"version": version.version, "model": version.model}}
+    version = references.resolve(settings.object_store, reference)
+    trained: dict[str, dict[str, Any]] = {f"train {version.name}": {"version": version.version, "model": version.model}}
     steps = [evaluate_step(settings, version.name, ())]
     if until == "gate":
         steps.append(gate_step(settings, todays(version), ()))
-    for step in steps:
-        decision = decide(store, step, outputs)
-        if decision.output is None:
-            with stage(step.name.replace(" ", ": ", 1)) as progress:
-                outputs[step.name] = execute(store, step, outputs, progress)
-        else:
-            outputs[step.name] = decision.output
-    return version, outputs
+    report = run_steps(settings, steps, version.name, flow=until, given=trained, whole_way=False)
+    return version, report.outputs
 
 
 @click.command()

@@ -1,7 +1,6 @@
 """Commands that run steps: demo, plan, train, retrain; and those about runs."""
 
 import json
-import time
 from typing import Any
 
 import click
@@ -69,9 +68,7 @@ def train(
     from flows.config import load_config
     from flows.graph import build_graph
     from flows.resume import Going
-    from flows.retrain import Report
-    from flows.steps import decide, execute
-    from infra.progress import stage
+    from flows.retrain import run_steps
 
     if bool(accept) != bool(reason) or (accept and not resume):
         raise WrongInput("train: --resume RUN, --accept code and --reason TEXT go together; give all three")
@@ -80,20 +77,11 @@ def train(
     scaled = (*overrides, f"scaling.workers={workers}") if workers else overrides
     config = load_config(experiment, scaled)
     settings = workplace(create=True)
-    report = Report()
     going = Going(fresh=fresh, run=resume, accepted=reason, take_over=take_over)
     asked = "asked for a fresh run (--fresh)" if fresh else f"asked to go on with {resume}" if resume else ""
-    for step in build_graph(settings, config, until="train", read_sources_again=False, going=going):
-        forced = asked if step.name == f"train {config.name}" else ""
-        decision = decide(settings.object_store, step, report.outputs, forced)
-        report.decisions.append(decision)
-        started = time.monotonic()
-        if decision.output is not None:
-            report.outputs[step.name] = decision.output
-        else:
-            with stage(step.name.replace(" ", ": ", 1), unit="steps" if step.kind == "train" else "") as progress:
-                report.outputs[step.name] = execute(settings.object_store, step, report.outputs, progress)
-        report.seconds[step.name] = time.monotonic() - started
+    steps = build_graph(settings, config, until="train", read_sources_again=False, going=going)
+    forced = {f"train {config.name}": asked} if asked else {}
+    report = run_steps(settings, steps, config.name, flow="train", asked=forced, whole_way=False)
     output = report.outputs[f"train {config.name}"]
     document = {
         "model": f"{config.name}/{output['version']}",

@@ -1,6 +1,7 @@
 """Commands about the champion: promote, rollback, champion, history, verify."""
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import click
@@ -21,6 +22,7 @@ def promote(model: str, reason: str, files: tuple[str, ...], wait: bool, as_json
 
     Example: slipway promote library-docs@candidate
     """
+    from flows.orchestration import run_flow
     from flows.promote import promote_version, record_promotion, todays
 
     settings = workplace()
@@ -32,7 +34,12 @@ def promote(model: str, reason: str, files: tuple[str, ...], wait: bool, as_json
 
         done = promote_when_approved(settings, version, card, reason=reason, policy=section, statements=statements)
     else:
-        done = promote_version(settings, version, card, reason=reason, policy=section, statements=statements)
+        promoted = partial(
+            promote_version, settings, version, card, reason=reason, policy=section, statements=statements
+        )
+        done = run_flow(
+            settings, "promote", version.ref, lambda run: run.task(f"promote {version.name}", lambda _: promoted())
+        )
     record_promotion(settings, version, card, done.entry)
     document = {"model": version.ref, "entry": done.entry.sequence, "created": done.created}
     emit(document, as_json, lambda _: click.echo(done.sentence))

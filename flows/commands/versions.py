@@ -1,5 +1,6 @@
 """Commands on dataset versions: audit, diff, tag, release from quarantine, withdraw."""
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -132,10 +133,10 @@ def release(name: str, fixed: Path, source: str | None, as_json: bool) -> None:
     Example: slipway data release reviews --rows fixed.csv
     """
     from data_contracts.release import release as released
-    from flows.ingest import tell_registered
+    from flows.ingest import record_release, tell_registered
     from infra.progress import stage
 
-    settings = workplace()
+    settings, started = workplace(), time.time()
     with stage("release") as progress:
         done = released(
             settings.object_store,
@@ -148,6 +149,7 @@ def release(name: str, fixed: Path, source: str | None, as_json: bool) -> None:
             source,
         )
     version = done.version
+    record_release(settings, version, started)
     if version.digest != done.before.digest:
         tell_registered(settings, version)
     document = {

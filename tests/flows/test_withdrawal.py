@@ -9,8 +9,9 @@ from click.testing import CliRunner
 from data_contracts.withdrawal import withdraw
 from flows import promotion, references
 from flows.cli import cli
+from flows.prepare import prepare_step
 from flows.steps import decide, execute
-from flows.train import prepare_step, train_step
+from flows.train import train_step
 from infra.errors import Refused
 from infra.progress import Progress
 
@@ -26,9 +27,14 @@ def test_a_model_of_a_withdrawn_version_is_not_promoted(world):
 
 @pytest.mark.parametrize("make", [prepare_step, train_step])
 def test_a_withdrawn_version_is_not_trained_on(world, make, monkeypatch):
-    monkeypatch.setattr("flows.train.read_sources", lambda *_: {})
+    for module in ("prepare", "train"):
+        monkeypatch.setattr(f"flows.{module}.read_sources", lambda *_: {})
     experiment = SimpleNamespace(
-        name="one", recipe="text_classifier", dataset=world.references["old"], dataset_name="animals"
+        name="one",
+        recipe="text_classifier",
+        dataset=world.references["old"],
+        dataset_name="animals",
+        scaling=SimpleNamespace(workers=1, gpus_per_worker=0),
     )
     withdraw(world.store, world.dataset("old"), "ann", "wrong")
     step = make(world.settings, experiment, ())
