@@ -27,7 +27,6 @@ GATES = Path(__file__).parent / "gates"
 class Verdict:
     gate: str
     severity: str
-    """`block`: a no stops promotion; `warn`: a no stands on the scorecard."""
     passed: bool
     measure: str
     """What `observed` and `threshold` count, e.g. "accuracy minus the champion's"."""
@@ -48,9 +47,12 @@ class Verdict:
 class Gate(BaseModel, ABC):
     """The settings of one gate, and its judgement. Subclasses are final; their fields are what an experiment sets."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     severity: Literal["block", "warn"] = "block"
+    """`block`: a no stops promotion; `warn`: a no stands on the scorecard."""
 
     @property
     def name(self) -> str:

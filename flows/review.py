@@ -1,4 +1,5 @@
-"""Open candidates: versions that could be promoted now, and what a reviewer wants to know of them."""
+"""Open candidates: versions that could be promoted now, and what a reviewer wants to know of them; and why others are
+closed."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -14,25 +15,24 @@ from infra.errors import Refused
 from infra.settings import Settings
 
 
-def open_candidates(settings: Settings, name: str) -> list[dict[str, Any]]:
-    """One document a candidate, the oldest first: gated with a yes, compared with the present champion, neither
-    promoted nor rejected on that scorecard."""
+def candidates(settings: Settings, name: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The open ones, one document each, the oldest first: gated with a yes, compared with the present champion,
+    neither promoted nor rejected on that scorecard. And version -> why it is not open."""
     store = settings.object_store
     log = load_log(store, name)
-    reigning = log.champion
-    found = []
+    found, closed = [], {}
     for version in models.versions(store, name):
         scorecard = newest_scorecard(settings, version)
         if scorecard is None:
+            closed[version.ref] = f"was never gated as it is now: slipway gate {version.ref}"
             continue
         try:
             bound, card = bind(store, version, scorecard)
-        except Refused:
-            continue  # altered or lost: promote says so
-        decided = [entry for entry in log.entries if (entry.version, entry.scorecard) == (version.version, scorecard)]
-        if any(entry.kind in ("promotion", "rejection") for entry in decided) or not card["passed"]:
+        except Refused as error:
+            closed[version.ref] = str(error)
             continue
-        if card["compared_with"] != (reigning.sequence if reigning else None):
+        if why := _closed(log, version, scorecard, card):
+            closed[version.ref] = why
             continue
         policy = policy_for(store, version, todays(version).promotion)
         found.append(
@@ -43,7 +43,7 @@ def open_candidates(settings: Settings, name: str) -> list[dict[str, Any]]:
                 "dataset": version.dataset,
                 "verdict": card["verdict"],
                 "verdicts": card["verdicts"],
-                "against": reigning.ref if reigning else "no champion",
+                "against": log.champion.ref if log.champion else "no champion",
                 "policy": str(policy),
                 "approved": approved_by(log, bound, card["compared_with"], policy),
                 "scorecard": f"scorecards/{scorecard}",
@@ -51,7 +51,25 @@ def open_candidates(settings: Settings, name: str) -> list[dict[str, Any]]:
                 "page": str(store.local_path(f"scorecards/{scorecard}/scorecard.html")),
             }
         )
-    return found
+    return found, closed
+
+
+def _closed(log: Log, version: models.ModelVersion, scorecard: str, card: dict[str, Any]) -> str:
+    """Why this version is no open candidate; "" when it is one."""
+    decided = [entry for entry in log.entries if (entry.version, entry.scorecard) == (version.version, scorecard)]
+    reigning = log.champion
+    if reigning and reigning.version == version.version:
+        return "is the champion"
+    for entry in reversed(decided):
+        if entry.kind == "promotion":
+            return f"was promoted on {entry.time[:10]} (entry {entry.sequence}); slipway rollback brings it back"
+        if entry.kind == "rejection":
+            return f"was rejected: {entry.reason}"
+    if not card["passed"]:
+        return f"{card['verdict']}; see slipway gate {version.ref}"
+    if card["compared_with"] != (reigning.sequence if reigning else None):
+        return f"was compared with an earlier champion: slipway gate {version.ref}"
+    return ""
 
 
 def _hindrance(policy: Policy, bound: Bound) -> str:

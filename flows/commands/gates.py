@@ -1,5 +1,7 @@
 """Commands about gates: which there are, and how often the statistical ones err."""
 
+import json
+import textwrap
 from typing import Any
 
 import click
@@ -22,6 +24,44 @@ def gates(context: click.Context, as_json: bool) -> None:
 
     document = [{"gate": name, "summary": summary} for name, summary in list_gates()]
     emit(document, as_json, lambda body: table([[one["gate"], one["summary"]] for one in body], ["gate", ""]))
+
+
+@gates.command()
+@click.argument("gate")
+@as_json
+def show(gate: str, as_json: bool) -> None:
+    """What a gate judges, and its settings for an experiment's section `gates`.
+
+    Example: slipway gates show champion
+    """
+    import inspect
+
+    from flows.gate import load_gate
+
+    known = load_gate(gate)
+    document = {
+        "gate": gate,
+        "judges": inspect.getdoc(inspect.getmodule(known)),
+        "how": inspect.cleandoc(known.__doc__ or ""),
+        "settings": [
+            {
+                "setting": name,
+                "required": field.is_required(),
+                "default": None if field.is_required() else field.get_default(call_default_factory=True),
+                "meaning": " ".join((field.description or "").split()),
+            }
+            for name, field in known.model_fields.items()
+        ],
+    }
+
+    def human(body: dict[str, Any]) -> None:
+        click.echo("\n\n".join(filter(None, (body["judges"], body["how"]))))
+        for one in body["settings"]:
+            default = "has to be given" if one["required"] else f"{json.dumps(one['default'])} unless given"
+            click.echo(f"\n{gate}.{one['setting']}: {default}")
+            click.echo(textwrap.indent(textwrap.fill(one["meaning"], 100), "    "))
+
+    emit(document, as_json, human)
 
 
 @gates.command()

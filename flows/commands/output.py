@@ -1,9 +1,11 @@
 """What every command shares: `--json`, and how a document or a table is printed."""
 
 import ast
+import atexit
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ def _keep_stdout(context: click.Context, parameter: click.Parameter, wanted: boo
     they print when the process ends."""
     if wanted:
         context.meta[STDOUT] = sys.stdout
-        sys.stdout = sys.stderr
+        context.with_resource(redirect_stdout(sys.stderr))
+        # Registered when the command has ended: what is registered last runs first.
+        context.call_on_close(lambda: atexit.register(setattr, sys, "stdout", sys.stderr))
     return wanted
 
 

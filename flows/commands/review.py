@@ -100,13 +100,14 @@ def review(model: str | None, show: bool, as_json: bool) -> None:
     """
     from flows import models, references
     from flows.alias import mirror
-    from flows.review import open_candidates
+    from flows.review import candidates
 
     settings = workplace()
     store = settings.object_store
     names = [references.resolve(store, model).name] if model else models.names(store)
     wanted = references.resolve(store, model).version if model and ("/" in model or "@" in model) else None
-    document = [one for name in names for one in open_candidates(settings, name) if wanted in (None, one["version"])]
+    sorted_out = [candidates(settings, name) for name in names]
+    document = [one for found, _ in sorted_out for one in found if wanted in (None, one["version"])]
 
     def human(body: list[dict[str, Any]]) -> None:
         if not body:
@@ -120,6 +121,9 @@ def review(model: str | None, show: bool, as_json: bool) -> None:
             if model:
                 table([["", _mark(v), v["gate"], v["sentence"]] for v in one["verdicts"]], ["", "", "gate", ""])
             click.echo(f"  scorecard {one['page']}\n")
+        for ref, why in (closed for _, others in sorted_out for closed in others.items()) if model else ():
+            if wanted is None or ref.endswith(f"/{wanted}"):
+                click.echo(f"{ref}  {why}")
 
     emit(document, as_json, human)
     for name in names:

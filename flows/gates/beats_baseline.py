@@ -13,6 +13,7 @@ from training.metrics import METRICS
 
 class BeatsBaseline(Gate):
     severity: Literal["block", "warn"] = "warn"
+    """A linear model that does as well is worth knowing and no reason to stop, unless `block` says so."""
     metric: str = "accuracy"
     """accuracy or macro_f1."""
     alpha: float = Field(default=ALPHA, ge=0.0001, lt=0.5)

@@ -23,6 +23,7 @@ class Champion(Gate):
     metric: str = "accuracy"
     """accuracy, macro_f1, log_loss or brier."""
     require: Literal["not_worse", "better"] = "not_worse"
+    """`not_worse`: by more than the margin. `better`: shown to be."""
     margin: float = Field(default=0.02, ge=0, le=1)
     """How much worse is still taken as not worse, in the metric's unit; none with `require: better`."""
     alpha: float = Field(default=ALPHA, ge=0.0001, lt=0.5)

@@ -14,7 +14,9 @@ class Energy(Gate):
     alone, not of what it was built from."""
 
     maximum_kwh: float | None = Field(default=None, gt=0)
+    """Of electricity, in kWh, over all attempts of the run."""
     maximum_co2_kg: float | None = Field(default=None, gt=0)
+    """Of greenhouse gases, in kg of CO2e."""
 
     @model_validator(mode="after")
     def has_a_budget(self) -> Self:

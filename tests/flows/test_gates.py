@@ -40,6 +40,11 @@ COMPARING = [name for name in gate_names() if getattr(load_example(name), "COMPA
 WRONG = [(name, *case) for name in gate_names() for case in getattr(load_example(name), "WRONG", ())]
 
 
+@pytest.mark.parametrize("name", gate_names())
+def test_every_setting_says_what_it_means(name: str):
+    assert [field for field, said in load_gate(name).model_fields.items() if not said.description] == []
+
+
 @pytest.fixture(params=gate_names())
 def name(request: pytest.FixtureRequest) -> str:
     return request.param

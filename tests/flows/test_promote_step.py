@@ -10,7 +10,9 @@ import pytest
 from flows import promotion, promotion_log
 from flows.cli import main
 from flows.promote import promote_step
+from flows.promotion_log import load_log
 from flows.promotion_verify import verify
+from flows.review import candidates
 from flows.steps import Step, record
 from infra import tracking
 from infra.progress import Progress
@@ -127,6 +129,18 @@ def test_a_candidate_that_can_never_be_promoted_says_so_before_anyone_approves_i
     assert "train with --fresh" in ask("approve", "animals", "--reason", "fine", by="bob", code=3)
     ask.scored()
     assert [one["hindrance"] for one in ask("review", "animals/2")] == [""]
+
+
+def test_review_says_why_a_version_is_no_open_candidate(court, ask):
+    first = ask.scored()
+    ask("approve", "animals", "--reason", "fine", by="bob")
+    ask("promote", "animals")
+    ask.scored()
+    ask("reject", "animals/2", "--reason", "reads badly")
+    store, log = court.store, load_log(court.store, "animals")
+    found, closed = candidates(Settings(workspace=court.world.settings.workspace, store=store.uri), "animals")
+    assert found == [] and log.champion.version == first.version.version
+    assert closed == {"animals/1": "is the champion", "animals/2": "was rejected: reads badly"}
 
 
 def test_reviewers_commands_from_candidate_to_rollback(court, ask, tmp_path):
