@@ -8,7 +8,7 @@ import click
 import flows.commands.draft  # adds itself to `data`, as the next two do
 import flows.commands.drift
 import flows.commands.versions  # noqa: F401
-from flows.commands import data, experiments, gates, models, pipeline, promotion, prove, review, workspace
+from flows.commands import data, experiments, gates, models, pipeline, promotion, prove, review, schedule, workspace
 from infra import interrupt
 from infra.errors import SlipwayError
 
@@ -18,7 +18,7 @@ SECTIONS = {
     "Train": ["plan", "train", "runs", "stop", "compare", "recipes"],
     "Judge": ["evaluate", "gate", "gates", "review"],
     "Promote": ["keygen", "policy", "approve", "reject", "promote", "rollback", "champion", "history", "verify"],
-    "Use": ["predict", "retrain"],
+    "Use": ["predict", "retrain", "schedule"],
     "Prove": ["prove"],
 }
 
@@ -50,7 +50,7 @@ def cli() -> None:
     """
 
 
-for group in (workspace, data, pipeline, experiments, gates, models, review, promotion, prove):
+for group in (workspace, data, pipeline, experiments, gates, models, review, promotion, schedule, prove):
     for command in group.COMMANDS:
         cli.add_command(command)
 

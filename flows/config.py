@@ -1,9 +1,10 @@
-"""The whole of an experiment file: what training reads, and the gates and the promotion policy beside it."""
+"""The whole of an experiment file: what training reads, and gates, promotion policy and schedule beside it."""
 
 from typing import Any
 
 from flows.gate import parse_gates
 from flows.policy import parse_policy
+from flows.schedule import parse_schedule
 from infra.errors import WrongInput
 from training.experiment import Experiment, load_experiment
 
@@ -28,8 +29,7 @@ def load_config(name: str, overrides: list[str] | tuple[str, ...] = ()) -> Exper
         experiment = experiment.model_copy(update={"gates": DEFAULT_GATES})
     parse_gates(experiment.gates, where)
     parse_policy(experiment.promotion, where)
-    if experiment.schedule:
-        raise WrongInput(f"{where}: schedule: is not in this version of Slipway yet; take the section out")
+    parse_schedule(experiment.schedule, where)
     if experiment.training.batch_size < experiment.scaling.workers:
         raise WrongInput(
             f"{where}: training.batch_size: {experiment.training.batch_size} samples do not go round "

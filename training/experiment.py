@@ -136,7 +136,8 @@ class Experiment(Strict):
     scaling: Scaling = Scaling()
     gates: dict[str, Any] = Field(default_factory=dict)
     promotion: dict[str, Any] = Field(default_factory=dict)
-    schedule: dict[str, Any] = Field(default_factory=dict)
+    schedule: dict[str, Any] = Field(default_factory=dict, exclude=True)
+    """Never written anywhere with the rest: whom it notifies is a secret."""
 
     @property
     def recipe_settings(self) -> RecipeSettings:
@@ -178,6 +179,8 @@ def load_experiment(name: str, overrides: list[str] | tuple[str, ...] = ()) -> E
     return validate_experiment(body, f"experiment {path}")
 
 
+    if isinstance(body.get("schedule"), dict):  # YAML 1.1 reads the key `on` as true
+        body["schedule"] = {"on" if key is True else key: value for key, value in body["schedule"].items()}
 def validate_experiment(body: dict[str, Any], where: str) -> Experiment:
     """Check a resolved body. Raises WrongInput naming the field, what was found and the nearest key."""
     unknown = [key for key in body if key not in _fields(Experiment)]

@@ -1,0 +1,99 @@
+"""What runs on a schedule: the flows of the deployments that `slipway schedule apply` makes.
+
+They are loaded by Prefect's engine in a process of their own (`flows.runner`), in the folder that the deployment
+names, and do what the commands do there.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from prefect import flow, tags
+from prefect.logging import get_run_logger
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Completed, Failed, State
+
+from flows import events
+from flows.config import load_config
+from flows.deployments import NOTIFY, RETRAIN
+from flows.graph import build_graph
+from flows.notify import message, tell
+from flows.retrain import Report, run_steps
+from flows.schedule import TAG, parse_schedule
+from infra.errors import SlipwayError
+from infra.settings import Settings, load_settings
+
+
+@flow(name=RETRAIN, flow_run_name="{experiment}", persist_result=False)
+def retrain(experiment: str) -> State[Any]:
+    """As `slipway retrain EXPERIMENT`. The final state's name says what came of it, its message why."""
+    settings = _settings()
+    name = experiment
+    try:
+        config = load_config(experiment)
+        name = config.name
+        # A subflow has its own heartbeat, and the tag by which its silence is noticed.
+        with events.retraining(name), tags(TAG):
+            report = run_steps(settings, build_graph(settings, config), name)
+    except Exception as error:
+        reason = str(error) if isinstance(error, SlipwayError) else f"{type(error).__name__}: {error}"
+        _tell_failed(settings, name, "failed", reason)
+        if isinstance(error, SlipwayError):
+            return Failed(message=reason)
+        raise
+    for line in describe(report):
+        get_run_logger().info(line)
+    return outcome(settings, name, report)
+
+
+def outcome(settings: Settings, name: str, report: Report) -> State[Any]:
+    """The final state of a retrain that came to its end."""
+    ran = [one.step for one in report.decisions if not one.cached]
+    gated, promoted = (report.outputs.get(f"{kind} {name}", {}) for kind in ("gate", "promote"))
+    rejected = gated.get("passed") is False
+    waits = promoted.get("waits")
+    because = "the gates said no to the newest candidate" if rejected else waits
+    if not ran:
+        note = f"; {because}" if because else ""
+        return Completed(name="Up to date", message=f"nothing it depends on has changed{note}")
+    done = f"ran {', '.join(ran)}"
+    if rejected and f"gate {name}" in ran:
+        _tell_failed(settings, name, "rejected", because)
+        return Failed(name="Rejected", message=f"{because} (scorecards/{gated['scorecard']}); {done}")
+    if waits:
+        return Completed(name="Waiting", message=f"{waits}; {done}")
+    if promoted.get("promoted") and f"promote {name}" in ran:
+        return Completed(name="Promoted", message=f"{name}/{report.outputs[f'train {name}']['version']}; {done}")
+    return Completed(message=done)
+
+
+def describe(report: Report) -> list[str]:
+    """A line a step: what was done and why."""
+    return [f"{one['step']}: {one['status']} ({'; '.join(one['reasons'])})" for one in report.to_json()]
+
+
+@flow(name=NOTIFY, flow_run_name="{experiment}: {event}", persist_result=False)
+def notify(
+    experiment: str, event: str = "", subject: str = "", occurred: str = "", payload: dict[str, Any] | None = None
+) -> State[Any]:
+    """Tell whom the experiment's `notify` names of an event. Reads it from the file: the server never has it."""
+    config = load_config(experiment)
+    schedule = parse_schedule(config.schedule, f"experiment {config.name}")
+    if schedule is None or not schedule.notify:
+        return Completed(name="Nobody to tell", message=f"{experiment} names nobody under schedule.notify any more")
+    about = subject if event.startswith("slipway.") else config.name  # Prefect's own are named after a flow run
+    try:
+        tell(schedule.notify, message(event, about, occurred, payload or {}))
+    except SlipwayError as error:
+        return Failed(message=str(error))
+    return Completed(message=f"told of {event}")
+
+
+def _settings() -> Settings:
+    """As the folder and the environment say, with the server that this run belongs to."""
+    settings = load_settings()
+    settings.create_workspace()
+    return replace(settings, prefect_api=PREFECT_API_URL.value() or settings.prefect_api)
+
+
+def _tell_failed(settings: Settings, name: str, outcome: str, reason: str | None) -> None:
+    events.emit(settings, events.FAILED, name, {"outcome": outcome, "reason": reason})
