@@ -13,7 +13,7 @@ from infra import interrupt
 from infra.errors import SlipwayError
 
 SECTIONS = {
-    "Start": ["demo", "init", "status", "doctor"],
+    "Start": ["demo", "init", "up", "down", "status", "doctor"],
     "Data": ["data", "sources"],
     "Train": ["plan", "train", "runs", "stop", "compare", "recipes"],
     "Judge": ["evaluate", "gate", "gates", "review"],

@@ -11,6 +11,7 @@ import click
 from flows.config import load_config
 from flows.graph import build_graph
 from flows.retrain import run_steps
+from infra import service_records
 from infra.settings import Settings
 
 EXPERIMENT = "library-docs"
@@ -27,6 +28,7 @@ def run_demo(settings: Settings, ablation: bool) -> dict[str, Any]:
     metrics = json.loads(store.get(f"evaluations/{evaluation}/metrics.json"))
     card = f"scorecards/{report.outputs[f'gate {EXPERIMENT}']['scorecard']}"
     programs = Path(sys.executable).parent
+    pages = service_records.running(settings.folder)
     pretrained = _pretraining(settings, report.outputs)
     return {
         "seconds": round(time.monotonic() - started, 1),
@@ -41,9 +43,7 @@ def run_demo(settings: Settings, ablation: bool) -> dict[str, Any]:
         },
         "promoted": report.outputs[f"promote {EXPERIMENT}"]["promoted"],
         "scorecard": str(store.local_path(f"{card}/scorecard.html")),
-        "mlflow": f"{programs / 'mlflow'} ui --backend-store-uri {settings.mlflow_uri}",
-        "prefect": f"PREFECT_API_DATABASE_CONNECTION_URL=sqlite+aiosqlite:///{settings.folder / 'prefect.db'} "
-        f"{programs / 'prefect'} server start",
+        **{name: pages[name].url if name in pages else f"{programs / 'slipway'} up" for name in ("mlflow", "prefect")},
     }
 
 
@@ -77,6 +77,6 @@ def show(summary: dict[str, Any]) -> None:
         click.echo(f"  {figures['ablation']['sentence']}")
     click.echo(f"\n{'promoted: library-docs@champion' if summary['promoted'] else 'not promoted'}")
     click.echo(f"scorecard  {summary['scorecard']}")
-    click.echo(f"MLflow     {summary['mlflow']}\n           then open http://127.0.0.1:5000")
-    click.echo(f"Prefect    {summary['prefect']}\n           then open http://127.0.0.1:4200")
+    click.echo(f"MLflow     {summary['mlflow']}")
+    click.echo(f"Prefect    {summary['prefect']}")
     click.echo(f'try        {Path(sys.executable).parent / "slipway"} predict library-docs "fit a random forest"')

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from infra.errors import SlipwayError
+from infra.reach import knock_prefect
 from infra.settings import Settings, child_environment
 
 START_TIMEOUT_S = 180
@@ -34,8 +35,12 @@ uvicorn.run("prefect.server.api.server:create_app", factory=True, host="127.0.0.
 
 @contextmanager
 def prefect_server(settings: Settings) -> Iterator[str]:
-    """The API address of the configured server, or of one that lives as long as this context."""
+    """The API address of the configured server, or of one that lives as long as this context.
+
+    Raises WrongInput when the configured one does not answer.
+    """
     if settings.prefect_api:
+        knock_prefect(settings)
         yield settings.prefect_api
         return
     with socket.socket() as probe:

@@ -5,18 +5,21 @@
     └── Refused             exit 3   the pipeline said no: contract violated, gate rejected, approval void
 
 The message of each is one line: which file, which field, what was found, what to do. The command line prints it
-as it is. A programmer's mistake is an ordinary exception and keeps its traceback.
+as it is, without the secrets that a library's words may hold. A programmer's mistake is an ordinary exception and keeps
+its traceback.
 """
 
 import difflib
 from collections.abc import Iterable
+
+from infra.secret import redact
 
 
 class SlipwayError(Exception):
     exit_code = 1
 
     def __init__(self, message: str):
-        super().__init__(" ".join(message.split()))  # one line, whatever a library put into it
+        super().__init__(" ".join(redact(message).split()))  # one line, whatever a library put into it
 
 
 class WrongInput(SlipwayError):

@@ -1,15 +1,29 @@
 """Where things are: environment `SLIPWAY_*` over `slipway.toml` over defaults. The only reader of the environment."""
 
+import ipaddress
 import os
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
+from infra import service_records
 from infra.errors import WrongInput, choices
 from infra.keys import public_key
+from infra.secret import SHOWN, Secret, remember_environment
 from infra.store import Store, open_store
+
+NONE = Secret()
+MLFLOW_USER = "admin"
+"""Whose password `mlflow_password` is: MLflow's first user, who may do everything."""
+_NO_PASSWORD_IN = {
+    "store": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "artifacts": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "prefect_api": "set SLIPWAY_PREFECT_AUTH=USER:PASSWORD",
+    "ray_address": "set SLIPWAY_RAY_TOKEN",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +37,27 @@ class Settings:
     artifacts: str = ""
     """Where MLflow keeps model files when Slipway creates its experiments. Default: `mlartifacts` in the workspace."""
     prefect_api: str = ""
-    """Prefect server's API address. Default: an ephemeral server on the workspace's own database."""
+    """Prefect server's API address. Default: the one that `slipway up` started in the workspace, else an ephemeral
+    one for the flow."""
+    prefect_database: str = ""
+    """Database of the Prefect servers that Slipway starts (postgresql://...). Default: SQLite in the workspace."""
+    host: str = "127.0.0.1"
+    """Where the servers of `slipway up` listen. Beyond this machine only with `prefect_auth`, `mlflow_password` and
+    `ray_token`."""
+    mlflow_port: int = 0
+    """Port of the MLflow server that `slipway up` starts. 0: 5000, or a free one where that is taken."""
+    prefect_port: int = 0
+    """Port of the Prefect server that `slipway up` starts. 0: 4200, or a free one where that is taken."""
+    prefect_auth: Secret = NONE
+    """USER:PASSWORD that Prefect's server asks for, and that is sent to it."""
+    mlflow_password: Secret = NONE
+    """What MLflow's server asks its user `admin` for, and what is sent to a server at `tracking_uri`."""
+    ray_token: Secret = NONE
+    """Token that Ray's processes ask of each other."""
     ray_address: str = ""
     """Ray cluster to join ("auto" or host:port). Default: one started on this machine for the run."""
+    shared_workspace: bool = False
+    """Whether every node of the Ray cluster sees the workspace's folders under the same paths."""
     cpus_per_worker: float = 1
     """CPUs a training worker asks of Ray."""
     memory_limit_gb: float = 0
@@ -49,6 +81,18 @@ class Settings:
         scheme, slashes, path = self.tracking_uri.partition("sqlite:///")
         if slashes and not scheme and not path.startswith("/"):
             object.__setattr__(self, "tracking_uri", f"sqlite:///{Path(path).absolute()}")
+        for name in ("tracking_uri", "prefect_database"):
+            object.__setattr__(self, name, Secret.inside(getattr(self, name)))
+        for name in ("prefect_auth", "mlflow_password", "ray_token"):
+            object.__setattr__(self, name, Secret.alone(getattr(self, name)))
+        for name, instead in _NO_PASSWORD_IN.items():
+            if "@" in getattr(self, name).partition("://")[2].partition("/")[0]:
+                raise WrongInput(f"setting {name}: its address holds a password or key, which it may not; {instead}")
+        if self.prefect_auth and not all(self.prefect_auth.reveal().partition(":")):
+            raise WrongInput("setting prefect_auth: is not of the form USER:PASSWORD; write it so")
+        for name in ("mlflow_port", "prefect_port"):
+            if not 0 <= getattr(self, name) < 65536:
+                raise WrongInput(f"setting {name}: {getattr(self, name)} is out of range; write 1 to 65535, or 0")
         if not 0 < self.cpus_per_worker < float("inf"):
             raise WrongInput(f"setting cpus_per_worker: {self.cpus_per_worker:g} is out of range; write more than 0")
         if not 0 <= self.memory_limit_gb < float("inf"):
@@ -68,7 +112,38 @@ class Settings:
 
     @property
     def mlflow_uri(self) -> str:
-        return self.tracking_uri or f"sqlite:///{self.folder / 'mlflow.db'}"
+        """What MLflow's client connects to: a database's address with its password, a server's without (MLflow reads
+        that from the environment). For people: `mlflow_shown`."""
+        address = Secret.inside(self.tracking_uri).reveal()
+        if self.tracks_to_server:
+            parts = urlsplit(address)
+            return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        return address or f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    @property
+    def mlflow_shown(self) -> str:
+        return str(self.tracking_uri) or self.mlflow_uri
+
+    @property
+    def tracks_to_server(self) -> bool:
+        return self.tracking_uri.startswith(("http://", "https://"))
+
+    @property
+    def prefect_database_uri(self) -> str:
+        """As Prefect wants it: with the asynchronous driver, and the password."""
+        address = Secret.inside(self.prefect_database).reveal()
+        for scheme in ("postgres://", "postgresql://"):
+            if address.startswith(scheme):
+                return "postgresql+asyncpg://" + address.removeprefix(scheme)
+        return address or f"sqlite+aiosqlite:///{self.folder / 'prefect.db'}"
+
+    @property
+    def listens_beyond(self) -> bool:
+        """Whether the servers of `slipway up` can be reached from other machines."""
+        try:
+            return not ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host != "localhost"
 
     @property
     def artifact_uri(self) -> str:
@@ -108,8 +183,10 @@ class Settings:
 def load_settings() -> Settings:
     """Raises WrongInput for an unknown or mistyped key, naming the file or variable.
 
-    A variable that is set and empty counts as not set.
+    A variable that is set and empty counts as not set. Where no Prefect server is configured, the one that `slipway up`
+    started in the workspace is taken.
     """
+    remember_environment(os.environ)
     kinds = {field.name: field.type for field in fields(Settings)}
     given: dict[str, tuple[str, object]] = {}  # setting -> where it stands, value
     for key, value in _read_file(Path("slipway.toml")).items():
@@ -123,7 +200,10 @@ def load_settings() -> Settings:
         if variable in variables and value:
             given[variables[variable]] = f"environment: {variable}", value
     values: dict[str, Any] = {name: _cast(kinds[name], value, where) for name, (where, value) in given.items()}
-    return Settings(**values)
+    settings = Settings(**values)
+    if settings.prefect_api or not (found := service_records.running(settings.folder).get("prefect")):
+        return settings
+    return replace(settings, prefect_api=f"{found.url}/api")
 
 
 def _read_file(path: Path) -> dict[str, object]:
@@ -145,9 +225,21 @@ def _cast(kind: object, value: object, where: str) -> object:
             except ValueError:
                 pass
         raise WrongInput(f"{where}: '{value}' is not a number; write one")
+    if kind is int:
+        if not isinstance(value, bool | float) and str(value).strip().isdecimal():
+            return int(str(value))
+        raise WrongInput(f"{where}: '{value}' is not a whole number; write one")
+    if kind is bool:
+        if (word := str(value).lower()) in _WORDS:
+            return _WORDS[word]
+        raise WrongInput(f"{where}: '{value}' is neither true nor false; write one of them")
     if not isinstance(value, str):
-        raise WrongInput(f"{where}: {value!r} is not text; put it in quotes")
-    return value
+        shown = SHOWN if kind is Secret else repr(value)
+        raise WrongInput(f"{where}: {shown} is not text; put it in quotes")
+    return Secret.alone(value) if kind is Secret else value
+
+
+_WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def quiet_environment(settings: Settings) -> None:
@@ -165,7 +257,7 @@ def quiet_environment(settings: Settings) -> None:
         "TOKENIZERS_PARALLELISM": "false",  # the tokenizer's threads and a fork do not go together
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PREFECT_HOME": str(settings.folder / "prefect"),
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{settings.folder / 'prefect.db'}",
+        "PREFECT_API_DATABASE_CONNECTION_URL": settings.prefect_database_uri,
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
         # Progress is on the terminal; what is sent to a server of our own is lost with it.
         "PREFECT_LOGGING_TO_API_ENABLED": "true" if settings.prefect_api else "false",
@@ -179,6 +271,15 @@ def quiet_environment(settings: Settings) -> None:
     }
     if settings.prefect_api:
         defaults["PREFECT_API_URL"] = settings.prefect_api
+    if settings.prefect_auth:
+        defaults["PREFECT_API_AUTH_STRING"] = settings.prefect_auth.reveal()
+    if settings.ray_token:
+        defaults |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": settings.ray_token.reveal()}
+    if settings.tracks_to_server:
+        parts = urlsplit(Secret.inside(settings.tracking_uri).reveal())
+        if password := unquote(parts.password or "") or settings.mlflow_password.reveal():
+            defaults["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username or "") or MLFLOW_USER
+            defaults["MLFLOW_TRACKING_PASSWORD"] = password
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
 

@@ -1,5 +1,6 @@
 """Environment over slipway.toml over defaults; a mistake is one line that names its place."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from dataclasses import fields
 import pytest
 
 from infra.errors import WrongInput
+from infra.secret import Secret
 from infra.settings import Settings, child_environment, load_settings, quiet_environment
 from infra.store import FolderStore
 
@@ -41,12 +43,17 @@ def test_environment_overrules_file_and_file_overrules_default(tmp_path, monkeyp
 
 @pytest.mark.parametrize("field", fields(Settings), ids=lambda field: field.name)
 def test_every_setting_can_be_given_both_ways(field, tmp_path, monkeypatch):
-    wanted = {str: "/some/where", float: 3.0}[field.type]
-    (tmp_path / "slipway.toml").write_text(f"{field.name} = {wanted!r}\n")
-    assert getattr(load_settings(), field.name) == wanted
+    wanted = {str: "/some/where", float: 3.0, int: 3, bool: True, Secret: "some:where"}[field.type]
+
+    def found():
+        value = getattr(load_settings(), field.name)
+        return value.reveal() if isinstance(value, Secret) else value
+
+    (tmp_path / "slipway.toml").write_text(f"{field.name} = {json.dumps(wanted)}\n")
+    assert found() == wanted
     (tmp_path / "slipway.toml").unlink()
     monkeypatch.setenv(f"SLIPWAY_{field.name.upper()}", str(wanted))
-    assert getattr(load_settings(), field.name) == wanted
+    assert found() == wanted
 
 
 def test_an_empty_variable_counts_as_not_set(tmp_path, monkeypatch):
@@ -63,6 +70,14 @@ def test_an_empty_variable_counts_as_not_set(tmp_path, monkeypatch):
         ("workspace = ['a']", r"slipway\.toml: workspace: \['a'\] is not text"),
         ("cpus_per_worker = true", r"slipway\.toml: cpus_per_worker: 'True' is not a number"),
         ("cpus_per_worker = 'two'", r"slipway\.toml: cpus_per_worker: 'two' is not a number"),
+        ("mlflow_port = 'x'", r"slipway\.toml: mlflow_port: 'x' is not a whole number"),
+        ("mlflow_port = 2.5", r"slipway\.toml: mlflow_port: '2\.5' is not a whole number"),
+        ("prefect_port = 70000", "prefect_port: 70000 is out of range"),
+        ("shared_workspace = 'maybe'", r"slipway\.toml: shared_workspace: 'maybe' is neither true nor false"),
+        ("prefect_auth = 'nocolon'", r"prefect_auth: is not of the form USER:PASSWORD; write it so"),
+        ("ray_token = 7", r"slipway\.toml: ray_token: \*\*\* is not text"),
+        ("store = 's3://KEY:hunter2@bucket'", "store: its address holds a password or key.*AWS_SECRET_ACCESS_KEY"),
+        ("prefect_api = 'http://me:hunter2@host/api'", "prefect_api: .*set SLIPWAY_PREFECT_AUTH=USER:PASSWORD"),
         ("cpus_per_worker = 0", "cpus_per_worker: 0 is out of range"),
         ("cpus_per_worker = nan", "cpus_per_worker: nan is out of range"),
         ("[workspace", r"slipway\.toml: is not TOML"),
@@ -73,7 +88,7 @@ def test_a_mistake_in_the_file_is_one_line(text, told, tmp_path):
     (tmp_path / "slipway.toml").write_text(text)
     with pytest.raises(WrongInput, match=told) as raised:
         _ = load_settings().object_store
-    assert "\n" not in str(raised.value)
+    assert "\n" not in str(raised.value) and "hunter2" not in str(raised.value)
 
 
 def test_a_file_that_is_not_text_or_no_file_is_one_line(tmp_path):

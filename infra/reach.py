@@ -1,0 +1,116 @@
+"""Whether what an address names answers, in seconds: the libraries behind it try for minutes before they say no."""
+
+import base64
+import socket
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from infra.errors import WrongInput
+from infra.secret import Secret
+from infra.settings import Settings
+
+REACH_S = 3.0
+PREFECT_S = 15.0
+"""A busy server takes its time, and a retrain is worth it."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+DATABASE_PORTS = {"postgresql": 5432, "postgres": 5432, "mysql": 3306, "mssql": 1433}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    status: int
+    """HTTP status; 0 when nobody answered."""
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    reason: str = ""
+    """Why nobody answered."""
+
+
+def ask(url: str, user: str = "", password: str = "", timeout_s: float = REACH_S) -> Answer:
+    """What a web server answers to GET; never raises."""
+    request = urllib.request.Request(url)
+    if password:
+        code = base64.b64encode(f"{user}:{password}".encode()).decode()
+        request.add_header("Authorization", f"Basic {code}")
+    near = urlsplit(url).hostname in LOOPBACK
+    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if near else []))
+    try:
+        with opener.open(request, timeout=timeout_s) as answer:
+            return Answer(status=answer.status, body=answer.read(), headers=dict(answer.headers))
+    except urllib.error.HTTPError as error:
+        with error:
+            return Answer(status=error.code, headers=dict(error.headers), reason=str(error.reason))
+    except (OSError, ValueError) as error:  # ValueError: not a URL
+        return Answer(status=0, reason=str(getattr(error, "reason", error)))
+
+
+def knock(setting: str, value: str, url: str, port: int | None) -> None:
+    """Raises WrongInput when nothing listens at the host of `url`, at its port or else at `port`."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or port
+    except ValueError:
+        host = None
+    if not host or port is None:
+        raise WrongInput(f"{setting} '{value}': names no host and port; write HOST:PORT")
+    try:
+        socket.create_connection((host, port), timeout=REACH_S).close()
+    except OSError as error:
+        raise WrongInput(
+            f"{setting} '{value}': no answer ({error.strerror or error}); start it or unset SLIPWAY_{setting.upper()}"
+        ) from error
+
+
+def is_database_server(address: str) -> bool:
+    return address.partition("://")[0].partition("+")[0] in DATABASE_PORTS
+
+
+def knock_database(setting: str, address: str) -> None:
+    """Log in to a database server and out again; nothing for a file or for no address.
+
+    Raises WrongInput: nobody there, wrong password, no such database, no driver.
+    """
+    if not is_database_server(address):
+        return
+    knock(setting, address, address, DATABASE_PORTS[address.partition("://")[0].partition("+")[0]])
+    import sqlalchemy
+
+    revealed = Secret.inside(address).reveal()
+    for scheme in ("postgresql+asyncpg://", "postgres://"):  # ours is a blocking look
+        if revealed.startswith(scheme):
+            revealed = "postgresql://" + revealed.removeprefix(scheme)
+    variable = f"SLIPWAY_{setting.upper()}"
+    try:
+        engine = sqlalchemy.create_engine(revealed, connect_args={"connect_timeout": int(REACH_S)})
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
+    except ImportError as error:
+        raise WrongInput(f"{setting} '{address}': its driver is not installed ({error}); install it") from error
+    except (sqlalchemy.exc.SQLAlchemyError, ValueError) as error:
+        told = " ".join(str(getattr(error, "orig", None) or error).split())
+        what = "create it or change" if "does not exist" in told else "check the user and password in"
+        raise WrongInput(f"{setting} '{address}': refuses us ({told}); {what} {variable}") from error
+
+
+def knock_prefect(settings: Settings) -> None:
+    """Raises WrongInput when the Prefect server in the settings does not answer, or asks for another password."""
+    if not settings.prefect_api:
+        return
+    user, _, password = settings.prefect_auth.reveal().partition(":")
+    answer = ask(f"{settings.prefect_api}/admin/version", user, password, timeout_s=PREFECT_S)
+    if answer.status == 200:
+        return
+    if answer.status in (401, 403):
+        raise WrongInput(
+            f"prefect_api '{settings.prefect_api}': refuses us ({answer.status}); "
+            "set SLIPWAY_PREFECT_AUTH to its USER:PASSWORD"
+        )
+    found = answer.reason or f"HTTP {answer.status}"
+    raise WrongInput(
+        f"prefect_api '{settings.prefect_api}': no Prefect server answers ({found}); "
+        "start it or unset SLIPWAY_PREFECT_API"
+    )
