@@ -179,7 +179,7 @@ def _apply(client: "SyncPrefectClient", one: Scheduled, folder: str, before: "De
         # A run that comes while another is at work waits: what an event told of may be news to that one.
         concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
         entrypoint="flows.scheduled.retrain",
-        parameters={"experiment": one.file},
+        parameters={"experiment": one.file, "name": one.name},
         tags=[TAG],
         paused=paused,
         **_place(client, folder),

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from infra.errors import SlipwayError
 from infra.settings import Settings
 
 VERSION_REGISTERED = "slipway.version.registered"
@@ -34,11 +35,16 @@ _retraining: ContextVar[str] = ContextVar("retraining", default=NOBODY)
 
 
 @contextmanager
-def retraining(experiment: str) -> Iterator[None]:
-    """What is told inside was caused by a retrain of this experiment: it does not trigger the same one again."""
+def retraining(settings: Settings, experiment: str) -> Iterator[None]:
+    """A retrain of this experiment: what it tells of does not start the same one again, and its failure is told."""
     token = _retraining.set(experiment)
     try:
         yield
+    except Exception as error:
+        # What is no message of ours may name anything, a password too.
+        reason = str(error) if isinstance(error, SlipwayError) else type(error).__name__
+        emit(settings, FAILED, experiment, {"outcome": "failed", "reason": reason})
+        raise
     finally:
         _retraining.reset(token)
 

@@ -23,23 +23,19 @@ from infra.errors import SlipwayError
 from infra.settings import Settings, load_settings
 
 
-@flow(name=RETRAIN, flow_run_name="{experiment}", persist_result=False)
-def retrain(experiment: str) -> State[Any]:
-    """As `slipway retrain EXPERIMENT`. The final state's name says what came of it, its message why."""
+@flow(name=RETRAIN, flow_run_name="{name}", persist_result=False)
+def retrain(experiment: str, name: str) -> State[Any]:
+    """As `slipway retrain EXPERIMENT`. The final state's name says what came of it, its message why.
+
+    name: the experiment's, also where its file cannot be read any more.
+    """
     settings = _settings()
-    name = experiment
     try:
-        config = load_config(experiment)
-        name = config.name
-        # A subflow has its own heartbeat, and the tag by which its silence is noticed.
-        with events.retraining(name), tags(TAG):
-            report = run_steps(settings, build_graph(settings, config), name)
-    except Exception as error:
-        reason = str(error) if isinstance(error, SlipwayError) else f"{type(error).__name__}: {error}"
-        _tell_failed(settings, name, "failed", reason)
-        if isinstance(error, SlipwayError):
-            return Failed(message=reason)
-        raise
+        # A subflow has a heartbeat of its own, and by the tag its silence is noticed.
+        with events.retraining(settings, name), tags(TAG):
+            report = run_steps(settings, build_graph(settings, load_config(experiment)), name)
+    except SlipwayError as error:
+        return Failed(message=str(error))
     for line in describe(report):
         get_run_logger().info(line)
     return outcome(settings, name, report)
@@ -57,7 +53,7 @@ def outcome(settings: Settings, name: str, report: Report) -> State[Any]:
         return Completed(name="Up to date", message=f"nothing it depends on has changed{note}")
     done = f"ran {', '.join(ran)}"
     if rejected and f"gate {name}" in ran:
-        _tell_failed(settings, name, "rejected", because)
+        events.emit(settings, events.FAILED, name, {"outcome": "rejected", "reason": because, **gated})
         return Failed(name="Rejected", message=f"{because} (scorecards/{gated['scorecard']}); {done}")
     if waits:
         return Completed(name="Waiting", message=f"{waits}; {done}")
@@ -93,7 +89,3 @@ def _settings() -> Settings:
     settings = load_settings()
     settings.create_workspace()
     return replace(settings, prefect_api=PREFECT_API_URL.value() or settings.prefect_api)
-
-
-def _tell_failed(settings: Settings, name: str, outcome: str, reason: str | None) -> None:
-    events.emit(settings, events.FAILED, name, {"outcome": outcome, "reason": reason})
