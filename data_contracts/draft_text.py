@@ -19,6 +19,8 @@ MAX_CATEGORIES = 20
 MAX_LABELS = 200
 LONG_TEXT = 20
 """Characters on average, from which a text is taken for an input of its own."""
+RARE = 0.002
+"""Share of the values below which a category is pointed out."""
 SHARES = ((0.1, 0.1), (0.2, 0.2), (0.3, 0.3))
 
 
@@ -174,7 +176,8 @@ class Text:
         if options:
             lines.append(f"        logicalTypeOptions: {scalar(options)}")
         if enum:
-            lines += ["        enum:", *(f"          - value: {scalar(value)}" for value in enum)]
+            lines.append("        enum:")
+            lines += [f"          - value: {scalar(value)}{_rare(one.values, value)}" for value in enum]
         if ruled or enum or options.keys() - {"format"}:
             lines += ["        customProperties:", "          - {property: slipway.severity, value: warning}"]
             lines += [f"          # - {{property: {name}, value: {scalar(value)}}}" for name, value in _budgets(one)]
@@ -320,6 +323,14 @@ class Text:
         made = parse_contract(yaml.safe_dump(document), "draft")
         inputs = tuple(name for name in self.inputs if name in made_names(made))
         return replace(made, inputs=inputs, split=replace(made.split, test=test, validation=validation, group=group))
+
+
+def _rare(values: list[Any], value: Any) -> str:
+    """A remark beside a category that hardly occurs: perhaps it is misspelt."""
+    count = sum(one == value for one in values)
+    if count > RARE * len(values):
+        return ""
+    return f"  # only {count} of {len(values):,}: misspelt?"
 
 
 def _budgets(one: Seen) -> list[tuple[str, dict[str, Any]]]:

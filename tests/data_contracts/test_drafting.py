@@ -125,6 +125,15 @@ def test_what_a_draft_saw_is_only_a_warning_for_other_rows(tmp_path: Path) -> No
     assert {"label:enum", "height:range"} <= {warning["rule"] for warning in version.manifest["warnings"]}
 
 
+def test_a_category_that_hardly_occurs_is_pointed_out(tmp_path: Path) -> None:
+    rows = [{"text": f"words {number}", "label": "bad" if number % 3 else "good"} for number in range(1000)]
+    rows[500]["label"] = "godo"
+    as_csv(tmp_path / "rows.csv", rows)
+    lines = draft(str(tmp_path / "rows.csv")).splitlines()
+    assert "          - value: godo  # only 1 of 1,000: misspelt?" in lines
+    assert "          - value: good" in lines
+
+
 def test_a_required_value_warns_until_its_severity_line_is_taken_away(tmp_path: Path) -> None:
     as_csv(tmp_path / "rows.csv", people())
     text = draft(str(tmp_path / "rows.csv"))
