@@ -7,16 +7,20 @@ wins where the current folder holds a `training/` of its own.
 """
 
 import json
+import logging
+import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from infra.digests import digest, digest_file
-from infra.errors import SlipwayError
+from infra.errors import SlipwayError, WrongInput
+from infra.patience import patiently
 from infra.settings import Settings
 
 FORMAT = 1
@@ -35,9 +39,19 @@ REQUIREMENTS = (
 """What a packaged model needs beside the code it carries; written with the versions installed here."""
 
 
-def _client(settings: Settings) -> Any:
-    import logging
+P = ParamSpec("P")
+T = TypeVar("T")
+LOGGER = logging.getLogger(__name__)
+TRIES = 5
+_reached: set[str] = set()
+"""Tracking addresses that have answered this process."""
 
+
+class Away(SlipwayError):
+    """The tracking server, or what it stands on, did not do what it may do the next time."""
+
+
+def _client(settings: Settings) -> Any:
     import mlflow
 
     for name in ("mlflow", "alembic"):
@@ -47,19 +61,69 @@ def _client(settings: Settings) -> Any:
 
 
 def _wrapped(settings: Settings, error: Exception) -> SlipwayError:
-    return SlipwayError(f"tracking {settings.mlflow_uri}: {error}")
+    from mlflow.exceptions import MlflowException
+
+    if isinstance(error, ModuleNotFoundError):
+        return WrongInput(
+            f"tracking_uri '{settings.mlflow_shown}': the database's driver is not installed ({error}); "
+            "pip install 'slipway[postgres]', or set SLIPWAY_TRACKING_URI to a server's address"
+        )
+    # MLflow calls it a bad request when a database connection broke in a way of its own.
+    no = isinstance(error, MlflowException) and error.error_code != "BAD_REQUEST" and error.get_http_status_code() < 500
+    return (SlipwayError if no else Away)(f"tracking {settings.mlflow_shown}: {error}")
+
+
+def _of_a_service(error: Exception) -> bool:
+    """Whether MLflow, its database, its server or its artifact store is what failed."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if isinstance(error, ModuleNotFoundError):
+        return error.name in ("psycopg2", "MySQLdb", "pymysql")
+    # The errors of `requests` are OSErrors; those of S3, where MLflow keeps artifacts there, pass through it.
+    return isinstance(error, MlflowException | SQLAlchemyError | OSError) or type(error).__module__.startswith("boto")
 
 
 @contextmanager
 def _asking(settings: Settings) -> Iterator[Any]:
     """The client; whatever keeps it from answering is a SlipwayError."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield _client(settings)
-    except (MlflowException, SQLAlchemyError, OSError) as error:  # the errors of `requests` are OSErrors
+    except Exception as error:
+        if not _of_a_service(error):
+            raise
         raise _wrapped(settings, error) from error
+    _reached.add(settings.mlflow_uri)
+
+
+def _waited_for(ask: Callable[Concatenate[Settings, P], T]) -> Callable[Concatenate[Settings, P], T]:
+    """Asked again where the server went away. One that never answered this process is not waited for: then its address
+    is more likely to be wrong. What may be asked twice with the result of once can be decorated so.
+    """
+
+    @wraps(ask)
+    def asked(settings: Settings, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(TRIES - 1):
+            try:
+                return ask(settings, *args, **kwargs)
+            except Away:
+                if settings.mlflow_uri not in _reached:
+                    raise
+            _await(settings)
+        return ask(settings, *args, **kwargs)
+
+    return asked
+
+
+def _await(settings: Settings) -> None:
+    said: list[str] = []
+
+    def say(why: str) -> None:
+        if not said:
+            LOGGER.warning(why)
+        said.append(why)
+
+    patiently(lambda: probe(settings), say)
 
 
 def experiment_id(settings: Settings, name: str) -> str:
@@ -67,8 +131,10 @@ def experiment_id(settings: Settings, name: str) -> str:
 
     with _asking(settings) as client:
         found = client.get_experiment_by_name(name)
+        # A server elsewhere could not read this machine's workspace: without a setting the place is its to choose.
+        place = None if settings.tracks_to_server and not settings.artifacts else settings.artifact_uri
         try:
-            return found.experiment_id if found else client.create_experiment(name, settings.artifact_uri)
+            return found.experiment_id if found else client.create_experiment(name, place)
         except MlflowException:
             found = client.get_experiment_by_name(name)  # made by another process between the two calls
             if not found:
@@ -78,6 +144,8 @@ def experiment_id(settings: Settings, name: str) -> str:
 
 RUN_TAG = "slipway.run"
 """The tag of an MLflow run that names the run whose log it shows; there from its first moment."""
+MAKER_TAG = "slipway.made_by"
+"""The tag of an MLflow run that tells the call that made it from all others."""
 
 
 def open_run(settings: Settings, experiment: str, name: str, facts: dict[str, Any]) -> str:
@@ -93,8 +161,14 @@ def open_run(settings: Settings, experiment: str, name: str, facts: dict[str, An
         if found:
             run_id = found[0].info.run_id
         else:
-            tags = {RUN_TAG: name, **{key: str(value)[:5000] for key, value in facts["tags"].items()}}
+            nonce = secrets.token_hex(8)
+            tags = {RUN_TAG: name, MAKER_TAG: nonce}
+            tags |= {key: str(value)[:5000] for key, value in facts["tags"].items()}
             run_id = client.create_run(place, run_name=name, tags=tags).info.run_id
+            # MLflow sends a request again whose answer was lost, and then has made two runs.
+            for twin in client.search_runs([place], f"tags.`{MAKER_TAG}` = '{nonce}'"):
+                if twin.info.run_id != run_id:
+                    client.delete_run(twin.info.run_id)
         # Said again for one that was found: its maker may have died before this. MLflow keeps one of each.
         client.log_batch(run_id, params=[Param(key, str(value)[:6000]) for key, value in facts["parameters"].items()])
         data = facts["dataset"]
@@ -153,6 +227,7 @@ def end_run(settings: Settings, run_id: str, status: str) -> None:
         client.set_terminated(run_id, status)
 
 
+@_waited_for
 def log_package(
     settings: Settings, run_id: str, model_folder: Path, files: dict[str, Any], title: str
 ) -> tuple[str, str, str]:
@@ -160,16 +235,9 @@ def log_package(
 
     Returns (address, digest of the files written, registry version). The same run and files are packaged once.
     """
-    import mlflow
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.exceptions import MlflowException
 
-    client = _client(settings)
-    signature = ModelSignature(
-        inputs=Schema([ColSpec("string", name) for name in files["input_columns"]]),
-        outputs=Schema([ColSpec(kind, name) for name, kind in files["outputs"]]),
-    )
-    with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="slipway-") as scratch, _asking(settings) as client:
         package = Path(scratch) / "package"
         shutil.copytree(model_folder, package, ignore=shutil.ignore_patterns("manifest.json"))
         body = {"format": FORMAT, "loader": files["loader"], "outputs": [name for name, _ in files["outputs"]]}
@@ -177,32 +245,67 @@ def log_package(
         listing = {
             path.relative_to(package).as_posix(): digest_file(path) for path in package.rglob("*") if path.is_file()
         }
-        package_digest = digest(listing)
-        code = Path(scratch) / "code"
-        for name in PACKAGES:
-            source = Path(__file__).parent.parent / name
-            shutil.copytree(source, code / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-        with mlflow.start_run(run_id=run_id):
-            logged = mlflow.pyfunc.log_model(
-                name="model",
-                loader_module="infra.tracking",
-                data_path=str(package),
-                code_paths=[str(code / name) for name in PACKAGES],
-                signature=signature,
-                input_example=_frame(list(files["input_example"])),
-                pip_requirements=_requirements(),
-            )
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.create_registered_model(title)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise _wrapped(settings, error) from error
-    version = client.create_model_version(title, logged.model_uri, run_id, tags={"package_digest": package_digest})
-    return logged.model_uri, package_digest, str(version.version)
+        tag = {"package_digest": digest(listing)}
+        logged = _logged_model(client, run_id, tag) or _log_model(run_id, package, Path(scratch) / "code", files, tag)
+        try:
+            client.create_registered_model(title)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        if not _versions_of(client, title, logged):
+            client.create_model_version(title, logged, run_id, tags=tag)
+        first, *twins = _versions_of(client, title, logged)  # two where an answer was lost and MLflow asked again
+        for twin in twins:
+            client.delete_model_version(title, twin)
+        return logged, tag["package_digest"], first
 
 
+def _logged_model(client: Any, run_id: str, tag: dict[str, str]) -> str:
+    """The address of a whole package of these files that the run already has; "" without one."""
+    experiment = client.get_run(run_id).info.experiment_id
+    for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+        if model.status == "READY" and tag.items() <= model.tags.items():
+            return model.model_uri
+    return ""
+
+
+def _log_model(run_id: str, package: Path, code: Path, files: dict[str, Any], tag: dict[str, str]) -> str:
+    """Returns the new package's address."""
+    import mlflow
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    signature = ModelSignature(
+        inputs=Schema([ColSpec("string", name) for name in files["input_columns"]]),
+        outputs=Schema([ColSpec(kind, name) for name, kind in files["outputs"]]),
+    )
+    for name in PACKAGES:
+        source = Path(__file__).parent.parent / name
+        shutil.copytree(source, code / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+    # What mlflow.pyfunc.log_model calls; that one would need the run made active, and end it once more.
+    logged = Model.log(
+        None,
+        mlflow.pyfunc,
+        name="model",
+        run_id=run_id,
+        tags=tag,
+        loader_module="infra.tracking",
+        data_path=str(package),
+        code_paths=[str(code / name) for name in PACKAGES],
+        signature=signature,
+        input_example=_frame(list(files["input_example"])),
+        pip_requirements=_requirements(),
+    )
+    return logged.model_uri
+
+
+def _versions_of(client: Any, title: str, address: str) -> list[str]:
+    """The registry's versions of a package, the oldest first."""
+    found = client.search_model_versions(f"name = '{title}'")
+    return sorted((str(one.version) for one in found if one.source == address), key=int)
+
+
+@_waited_for
 def log_card(settings: Settings, run_id: str, card: Path) -> None:
     """Put a model card beside the model that the run made; the newest stands. Nothing for a run that MLflow lacks."""
     if run_id:
@@ -210,37 +313,32 @@ def log_card(settings: Settings, run_id: str, card: Path) -> None:
             client.log_artifact(run_id, str(card), "model_card")
 
 
+@_waited_for
 def set_alias(
     settings: Settings, name: str, version: str, alias: str, description: str, tags: Mapping[str, str]
 ) -> None:
     """Point an alias of a registered model at a version, and say at that version why."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client = _client(settings)
+    with _asking(settings) as client:
         client.update_model_version(name, version, description)
         for key, value in tags.items():
             client.set_model_version_tag(name, version, key, value)
         client.set_registered_model_alias(name, alias, version)
-    except MlflowException as error:
-        raise _wrapped(settings, error) from error
 
 
+@_waited_for
 def package_files(settings: Settings, address: str) -> Path:
     """The local folder of a package's files, downloaded if they are elsewhere."""
     import mlflow
 
-    _client(settings)
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=address))
+    with _asking(settings):
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=address))
 
 
 def probe(settings: Settings) -> str:
     """Reach the tracking store; what was found, in a few words. Raises SlipwayError."""
     started = time.monotonic()
-    try:
-        found = _client(settings).search_experiments(max_results=1)
-    except Exception as error:
-        raise _wrapped(settings, error) from error
+    with _asking(settings) as client:
+        found = client.search_experiments(max_results=1)
     return f"{'has experiments' if found else 'empty'}, answered in {time.monotonic() - started:.1f} s"
 
 
