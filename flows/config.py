@@ -1,8 +1,9 @@
-"""The whole of an experiment file: what training reads, and gates, promotion policy and schedule beside it."""
+"""The whole of an experiment file: what training reads, and gates, promotion policy, schedule and monitor beside it."""
 
 from typing import Any
 
 from flows.gate import parse_gates
+from flows.monitor_policy import parse_monitor
 from flows.policy import parse_policy
 from flows.schedule import parse_schedule
 from infra.errors import WrongInput
@@ -30,6 +31,7 @@ def load_config(name: str, overrides: list[str] | tuple[str, ...] = ()) -> Exper
     parse_gates(experiment.gates, where)
     parse_policy(experiment.promotion, where)
     parse_schedule(experiment.schedule, where)
+    parse_monitor(experiment.monitor, where)
     if experiment.training.batch_size < experiment.scaling.workers:
         raise WrongInput(
             f"{where}: training.batch_size: {experiment.training.batch_size} samples do not go round "

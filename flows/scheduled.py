@@ -4,6 +4,7 @@ They are loaded by Prefect's engine in a process of their own (`flows.runner`), 
 names, and do what the commands do there.
 """
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +20,12 @@ from flows.graph import build_graph
 from flows.notify import message, tell
 from flows.retrain import Report, run_steps
 from flows.schedule import TAG, parse_schedule
-from infra.errors import SlipwayError
+from infra.errors import Refused, SlipwayError
 from infra.settings import Settings, load_settings
+from training.run_log import DEAD_AFTER_S, Busy, Overtaken
+
+BUSY_TRIES = 4
+BUSY_PAUSE_S = DEAD_AFTER_S / 2
 
 
 @flow(name=RETRAIN, flow_run_name="{name}", persist_result=False)
@@ -31,14 +36,33 @@ def retrain(experiment: str, name: str) -> State[Any]:
     """
     settings = _settings()
     try:
-        # A subflow has a heartbeat of its own, and by the tag its silence is noticed.
-        with events.retraining(settings, name), tags(TAG):
-            report = run_steps(settings, build_graph(settings, load_config(experiment)), name)
+        with events.retraining(settings, name):
+            report = _run(settings, experiment, name)
     except SlipwayError as error:
         return Failed(message=str(error))
+    if isinstance(report, Refused):
+        return Completed(name="Left to another", message=str(report))
     for line in describe(report):
         get_run_logger().info(line)
     return outcome(settings, name, report)
+
+
+def _run(settings: Settings, experiment: str, name: str) -> Report | Refused:
+    """What was done; or why it is left to somebody who is at it, on the command line say.
+
+    An attempt that died a moment ago may look alive for a minute, so it is asked again before.
+    """
+    for tries_left in reversed(range(BUSY_TRIES)):
+        try:
+            with tags(TAG):  # a subflow has a heartbeat of its own, and by the tag its silence is noticed
+                return run_steps(settings, build_graph(settings, load_config(experiment)), name)
+        except Overtaken as error:
+            return error
+        except Busy as error:
+            if not tries_left:
+                return error
+            time.sleep(BUSY_PAUSE_S)
+    raise AssertionError("unreachable")
 
 
 def outcome(settings: Settings, name: str, report: Report) -> State[Any]:

@@ -14,7 +14,7 @@ from infra.settings import Settings
 from infra.store import Store
 from training.experiment import Experiment
 from training.outlook import TIMED_STEPS, duration, sentence
-from training.run_log import AttemptLog, Overtaken, RunLog, RunState, live_beat, read_state, read_tail
+from training.run_log import AttemptLog, Busy, Overtaken, RunLog, RunState, live_beat, read_state, read_tail
 
 POLL_S = 0.5
 
@@ -214,7 +214,7 @@ def _fit(request: Request, settings: Settings, log: RunLog, progress: Progress, 
 def _refuse_live_attempt(log: RunLog, state: RunState) -> None:
     beat = live_beat(log, state)
     if beat:
-        raise Refused(
+        raise Busy(
             f"run {log.run}: is being trained on {beat['host']} by process {beat['pid']} (heard "
             f"{time.time() - beat['time']:.0f} s ago); wait for it, end it (slipway stop {log.run}), or add --take-over"
         )

@@ -43,6 +43,10 @@ class Overtaken(Refused):
     """Another attempt has taken the run over: nothing this one writes counts any more."""
 
 
+class Busy(Refused):
+    """A live attempt is at this run, somewhere."""
+
+
 @dataclass(frozen=True)
 class RunLog:
     store: Store
