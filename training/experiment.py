@@ -1,6 +1,6 @@
 """An experiment: recipe + dataset + settings, one YAML, validated into frozen, typed configuration.
 
-Gates, promotion and schedule are part of the same file and are left as they are here: `flows.config` reads them.
+Gates, promotion, schedule and monitor are part of the same file and are left as they are here: `flows.config` reads them.
 """
 
 from pathlib import Path
@@ -137,6 +137,7 @@ class Experiment(Strict):
     gates: dict[str, Any] = Field(default_factory=dict)
     promotion: dict[str, Any] = Field(default_factory=dict)
     schedule: dict[str, Any] = Field(default_factory=dict, exclude=True)
+    monitor: dict[str, Any] = Field(default_factory=dict)
     """Never written anywhere with the rest: whom it notifies is a secret."""
 
     @property
@@ -282,6 +283,6 @@ def _all_keys(body: dict[str, Any]) -> list[str]:
     if body.get("recipe") in recipe_names():
         settings = settings_class(body["recipe"])
         keys += [f"settings.{name}" for name in settings.model_fields] + [f"from.{role}" for role in settings.roles]
-    for section in ("gates", "promotion", "schedule"):
+    for section in ("gates", "promotion", "schedule", "monitor"):
         keys += [f"{section}.{name}" for name in body.get(section) or {}]
     return keys
