@@ -7,6 +7,7 @@
     datasets/<name>/refs/<tag>/<sequence>.json          a tag is its newest entry
     datasets/<name>/corrections/<sequence>.json         what persons corrected
     datasets/<name>/withdrawn/<digest>/<sequence>.json  why a version is barred
+    datasets/<name>/erased/<digest>/<sequence>.json     that the rows of a barred version were removed
 
 Every file carries its hash in its name, so two writers of one version cannot spoil each other's. The digest is of
 `rows` (ordered row ids with their splits, ids and rules of quarantined and filtered rows) and `contract` (canonical
@@ -216,18 +217,31 @@ def read_file(store: Store, version: Version, file: str) -> Path:
     try:
         return store.local_path(key)
     except NotFound:
-        raise SlipwayError(
-            f"dataset {version.ref}: {key} is missing; register it again (slipway data register)"
-        ) from None
+        gone = _erased(store, version, file)
+        why = f"was removed on {gone}" if gone else "is missing; register it again (slipway data register)"
+        raise SlipwayError(f"dataset {version.ref}: {key} {why}") from None
+
+
+def _erased(store: Store, version: Version, file: str) -> str | None:
+    """When and why that file's rows were removed, as `2026-03-01: was withdrawn by ...`; None: they were not."""
+    from data_contracts.withdrawal import erased
+
+    entry = erased(store, version)
+    return f"{entry['time'][:10]}: its version {entry['reason']}" if entry and file in entry["files"] else None
 
 
 def damage(store: Store, version: Version) -> str | None:
-    """The first file that is missing or is not what the manifest says, as one phrase; None when all is whole."""
-    for entry in version.manifest["files"].values():
+    """The first file that is missing or is not what the manifest says, as one phrase; None when all is whole.
+
+    Rows that were removed because the version is barred are not missing.
+    """
+    for file, entry in version.manifest["files"].items():
         key = version.key(entry["name"])
         try:
             path = store.local_path(key)
         except NotFound:
+            if _erased(store, version, file):
+                continue
             return f"{key} is missing"
         if path.stat().st_size != entry["bytes"] or digest_file(path) != entry["sha256"]:
             return f"{key} was altered"
@@ -277,7 +291,9 @@ def register(
             accept(draft)
         damaged = store.exists(_manifest_key(contract.name, draft.digest))
         version, created = _whole(store, contract.name, draft.digest), False
-        if version is None:
+        if version is not None:
+            refresh(store, version)
+        else:
             version, committed = _commit(store, contract, draft)
             created = committed or damaged
     facts = {
@@ -368,6 +384,12 @@ def validate_source(
             "quarantined": shown,
             "validation": draft.findings.report,
         }
+
+
+def refresh(store: Store, version: Version) -> None:
+    """Write the manifest again as it is: the version is in use, and `slipway gc` leaves alone what is young."""
+    key = version.key("manifest.json")
+    store.put(key, store.get(key))
 
 
 def add_tag(store: Store, version: Version, tag: str, facts: dict[str, Any]) -> bool:

@@ -2,8 +2,10 @@
 
     datasets/<name>/withdrawn/<digest>/000000000001.json    {"who", "reason", "time"}; for good
 
-A withdrawn version stays readable, so that what was made of it can be explained; it is barred from training and
-promotion.
+A withdrawn version is barred from training and promotion. It stays readable, so that what was made of it can be
+explained, until `slipway gc` removes its rows: what is left tells how many they were, under which contract.
+
+    datasets/<name>/erased/<digest>/000000000001.json       {"who", "reason", "files": names in the manifest, "time"}
 """
 
 from datetime import UTC, datetime, timedelta
@@ -49,6 +51,10 @@ def expiry(contract: "Contract", created: str) -> str | None:
     return None if days is None else (datetime.fromisoformat(created) + timedelta(days=days)).isoformat()
 
 
+HOLD_ROWS = ("data/train", "data/validation", "data/test", "quarantine", "filtered", "repeats", "corrections")
+"""Files of a version with values of rows in them. Reports and profiles have counts, and personal columns as hashes."""
+
+
 def _prefix(version: "Version") -> str:
     return f"datasets/{version.name}/withdrawn/{version.digest}/"
 
@@ -66,6 +72,39 @@ def withdraw(store: Store, version: "Version", who: str, reason: str) -> tuple[d
 def withdrawn(store: Store, version: "Version") -> dict[str, Any] | None:
     """The entry that withdrew it: who, reason, time."""
     return sequence.newest(store, _prefix(version), FORMAT)
+
+
+def barred_since(store: Store, version: "Version") -> datetime | None:
+    """When it was withdrawn or expires, whichever comes first; None: neither."""
+    entry, expires = withdrawn(store, version), version.manifest.get("expires")
+    moments = [datetime.fromisoformat(one) for one in (entry["time"] if entry else None, expires) if one]
+    return min(moments, default=None)
+
+
+def erase(store: Store, version: "Version", who: str) -> list[str]:
+    """Remove the rows of a barred version: first the entry that says so, then the files. Returns the files' keys.
+
+    Raises Refused for a version that may be used. Doing it again removes what an interrupted first time left.
+    """
+    why = barred(store, version)
+    if why is None:
+        raise Refused(f"dataset {version.ref}: may be used; withdraw it first (slipway data withdraw)")
+    names = [name for name in HOLD_ROWS if name in version.manifest["files"]]
+    facts = {"who": who, "reason": why, "files": names}
+    sequence.append(store, _erased(version), FORMAT, lambda newest: None if newest else facts)
+    keys = [version.key(version.manifest["files"][name]["name"]) for name in names]
+    for key in keys:
+        store.delete(key)
+    return keys
+
+
+def erased(store: Store, version: "Version") -> dict[str, Any] | None:
+    """The entry that says that its rows were removed: who, reason, files, time."""
+    return sequence.newest(store, _erased(version), FORMAT)
+
+
+def _erased(version: "Version") -> str:
+    return f"datasets/{version.name}/erased/{version.digest}/"
 
 
 def barred(store: Store, version: "Version", now: datetime | None = None) -> str | None:

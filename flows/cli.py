@@ -8,7 +8,19 @@ import click
 import flows.commands.draft  # adds itself to `data`, as the next two do
 import flows.commands.drift
 import flows.commands.versions  # noqa: F401
-from flows.commands import data, experiments, gates, models, pipeline, promotion, prove, review, schedule, workspace
+from flows.commands import (
+    data,
+    experiments,
+    garbage,
+    gates,
+    models,
+    pipeline,
+    promotion,
+    prove,
+    review,
+    schedule,
+    workspace,
+)
 from infra import interrupt
 from infra.errors import SlipwayError
 
@@ -19,6 +31,7 @@ SECTIONS = {
     "Judge": ["evaluate", "gate", "gates", "review"],
     "Promote": ["keygen", "policy", "approve", "reject", "promote", "rollback", "champion", "history", "verify"],
     "Use": ["predict", "retrain", "schedule"],
+    "Keep": ["gc"],
     "Prove": ["prove"],
 }
 
@@ -50,7 +63,7 @@ def cli() -> None:
     """
 
 
-for group in (workspace, data, pipeline, experiments, gates, models, review, promotion, schedule, prove):
+for group in (workspace, data, pipeline, experiments, gates, models, review, promotion, schedule, garbage, prove):
     for command in group.COMMANDS:
         cli.add_command(command)
 

@@ -53,6 +53,7 @@ def prepare_step(settings: Settings, experiment: Experiment, needs: tuple[str, .
 
     def run(outputs: Outputs, progress: Progress, key: str) -> dict[str, Any]:
         version = registry.resolve(store, dataset_ref(experiment, outputs))
+        registry.refresh(store, version)
         contract = registry.contract_of(store, version)
         folders = {role: source.local(settings, outputs) for role, source in sources.items()}
         recipe = load_recipe(experiment.recipe).Recipe(experiment.recipe_settings, folders)

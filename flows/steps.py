@@ -9,7 +9,6 @@ import getpass
 import json
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -165,9 +164,10 @@ def record(
 
 
 def refresh(store: Store, step: Step, key: str) -> None:
-    """Write the record again as it is: it is in use, and `slipway gc` leaves alone what a young record names."""
-    with suppress(NotFound):
-        store.put(_place(step, key), store.get(_place(step, key)))
+    """Note in the record that it is in use now: `slipway gc` leaves alone what a record names that was used lately."""
+    body = _read(store, _place(step, key))
+    if body:
+        store.put(_place(step, key), json.dumps({**body, "used": time.time()}, indent=1, sort_keys=True).encode())
 
 
 def newest_record(store: Store, step: Step) -> dict[str, Any] | None:

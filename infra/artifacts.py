@@ -54,9 +54,10 @@ def commit(store: Store, kind: str, files: dict[str, Path], facts: dict[str, Any
         name: {"sha256": digest_file(path), "bytes": path.stat().st_size} for name, path in sorted(files.items())
     }
     artifact = Artifact(kind, _digest(listing), listing, facts or {})
-    if is_whole(store, kind, artifact.digest):
-        return load(store, kind, artifact.digest)
     manifest = f"{artifact.prefix}/manifest.json"
+    if is_whole(store, kind, artifact.digest):
+        store.put(manifest, store.get(manifest))  # it is in use again: what is young is no garbage
+        return load(store, kind, artifact.digest)
     for name, path in files.items():
         store.upload(path, f"{artifact.prefix}/{name}")
     body = {"format": FORMAT, "digest": artifact.digest, "files": listing, "facts": artifact.facts}
