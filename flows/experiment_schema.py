@@ -3,6 +3,7 @@
 from typing import Any
 
 from flows.gate import gate_names, load_gate
+from flows.schedule import Schedule
 from training.experiment import Experiment
 from training.recipe import recipe_names, settings_class
 
@@ -25,5 +26,6 @@ def experiment_schema(recipe: str | None = None) -> dict[str, Any]:
     for name in gate_names():
         gates[name] = load_gate(name).model_json_schema()
         shared |= gates[name].pop("$defs", {})
+    fields["schedule"] = Schedule.model_json_schema()
     fields["gates"] = {"type": "object", "properties": gates, "additionalProperties": False}
     return schema
