@@ -25,18 +25,10 @@ from infra.settings import Settings
 
 FORMAT = 1
 PACKAGES = ("flows", "training", "data_contracts", "infra")
-REQUIREMENTS = (
-    "mlflow",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "safetensors",
-    "numpy",
-    "pydantic",
-    "pyarrow",
-    "PyYAML",
-)
-"""What a packaged model needs beside the code it carries; written with the versions installed here."""
+REQUIREMENTS = ("mlflow", "numpy", "pydantic", "pyarrow", "PyYAML")
+"""What every packaged model needs beside the code it carries; written with the versions installed here."""
+LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors")
+"""What a model needs whose files were written before they said so."""
 
 
 P = ParamSpec("P")
@@ -144,8 +136,15 @@ def experiment_id(settings: Settings, name: str) -> str:
 
 RUN_TAG = "slipway.run"
 """The tag of an MLflow run that names the run whose log it shows; there from its first moment."""
+STORE_TAG = "slipway.store"
+"""The tag that names the object store with that log: two workspaces on one server may have runs of the same name."""
 MAKER_TAG = "slipway.made_by"
 """The tag of an MLflow run that tells the call that made it from all others."""
+
+
+def _of_run(settings: Settings, name: str) -> str:
+    """What MLflow is asked for to find the runs made for the run of that name."""
+    return f"tags.`{RUN_TAG}` = '{name}' and tags.`{STORE_TAG}` = '{settings.store_uri}'"
 
 
 def open_run(settings: Settings, experiment: str, name: str, facts: dict[str, Any]) -> str:
@@ -157,12 +156,12 @@ def open_run(settings: Settings, experiment: str, name: str, facts: dict[str, An
 
     with _asking(settings) as client:
         place = experiment_id(settings, experiment)
-        found = client.search_runs([place], f"tags.`{RUN_TAG}` = '{name}'", order_by=["attributes.start_time"])
+        found = client.search_runs([place], _of_run(settings, name), order_by=["attributes.start_time"])
         if found:
             run_id = found[0].info.run_id
         else:
             nonce = secrets.token_hex(8)
-            tags = {RUN_TAG: name, MAKER_TAG: nonce}
+            tags = {RUN_TAG: name, STORE_TAG: settings.store_uri, MAKER_TAG: nonce}
             tags |= {key: str(value)[:5000] for key, value in facts["tags"].items()}
             run_id = client.create_run(place, run_name=name, tags=tags).info.run_id
             # MLflow sends a request again whose answer was lost, and then has made two runs.
@@ -214,7 +213,7 @@ def log_points(
 def metric_history(settings: Settings, experiment: str, name: str, metric: str) -> dict[str, list[tuple[int, float]]]:
     """MLflow run id -> every (step, value) it holds of a metric, of each run made for the run of that name."""
     with _asking(settings) as client:
-        runs = client.search_runs([experiment_id(settings, experiment)], f"tags.`{RUN_TAG}` = '{name}'")
+        runs = client.search_runs([experiment_id(settings, experiment)], _of_run(settings, name))
         found = {}
         for run in runs:
             history = client.get_metric_history(run.info.run_id, metric)
@@ -274,9 +273,14 @@ def _log_model(run_id: str, package: Path, code: Path, files: dict[str, Any], ta
     import mlflow
     from mlflow.models import Model, ModelSignature
     from mlflow.types import ColSpec, Schema
+    from mlflow.types.schema import AnyType
 
+    columns = files["input_columns"]
+    kinds = files.get("input_types") or ["string"] * len(columns)
     signature = ModelSignature(
-        inputs=Schema([ColSpec("string", name) for name in files["input_columns"]]),
+        inputs=Schema(
+            [ColSpec(AnyType() if kind == "any" else kind, name) for name, kind in zip(columns, kinds, strict=True)]
+        ),
         outputs=Schema([ColSpec(kind, name) for name, kind in files["outputs"]]),
     )
     for name in PACKAGES:
@@ -294,7 +298,7 @@ def _log_model(run_id: str, package: Path, code: Path, files: dict[str, Any], ta
         code_paths=[str(code / name) for name in PACKAGES],
         signature=signature,
         input_example=_frame(list(files["input_example"])),
-        pip_requirements=_requirements(),
+        pip_requirements=_requirements([*REQUIREMENTS, *files.get("libraries", LIBRARIES)]),
     )
     return logged.model_uri
 
@@ -342,10 +346,10 @@ def probe(settings: Settings) -> str:
     return f"{'has experiments' if found else 'empty'}, answered in {time.monotonic() - started:.1f} s"
 
 
-def _requirements() -> list[str]:
+def _requirements(names: list[str]) -> list[str]:
     from importlib.metadata import version
 
-    return [f"{name}=={version(name)}" for name in REQUIREMENTS]
+    return [f"{name}=={version(name)}" for name in names]
 
 
 def _frame(rows: list[dict[str, Any]]) -> Any:

@@ -47,17 +47,21 @@ def s3_address() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture
-def s3_store(s3_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Store:
-    """An empty bucket, and a prefix in it."""
+def _s3_environment(address: str) -> dict[str, str]:
     keys = {} if "S3_ENDPOINT" in os.environ else {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    for name, value in {
-        "AWS_ENDPOINT_URL_S3": s3_address,
+    return {
+        "AWS_ENDPOINT_URL_S3": address,
         **keys,
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
         "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
-    }.items():
+    }
+
+
+@pytest.fixture
+def s3_store(s3_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Store:
+    """An empty bucket, and a prefix in it."""
+    for name, value in _s3_environment(s3_address).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # boto3 keeps the credentials it found first
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
@@ -85,8 +89,9 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The one Ray cluster of the test session: in this process joined, for child processes an address."""
+def ray_address(tmp_path_factory: pytest.TempPathFactory, s3_address: str) -> Iterator[str]:
+    """The one Ray cluster of the test session: in this process joined, for child processes an address. Its nodes reach
+    the session's S3 server, as those of a real one reach theirs: by their own environment."""
     import ray
 
     from infra.cluster import connect
@@ -94,6 +99,9 @@ def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     settings = Settings(workspace=str(tmp_path_factory.mktemp("ray")))
     quiet_environment(settings)
-    connect(settings, workers=3)
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in _s3_environment(s3_address).items():
+            environment.setenv(name, value)
+        connect(settings, workers=3)
     yield ray.get_runtime_context().gcs_address
     ray.shutdown()

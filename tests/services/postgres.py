@@ -97,3 +97,11 @@ class Postgres:
         command = [f"{self.programs}/createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", USER, database]
         subprocess.run(command, check=True, env={**os.environ, "PGPASSWORD": PASSWORD})
         return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    def ask(self, database: str, query: str) -> list[str]:
+        """The lines of an answer of one column."""
+        command = [f"{self.programs}/psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", USER, "-At", "-c", query]
+        told = subprocess.run(
+            [*command, database], check=True, env={**os.environ, "PGPASSWORD": PASSWORD}, capture_output=True, text=True
+        )
+        return told.stdout.split()

@@ -1,0 +1,121 @@
+"""A Ray cluster of two nodes, one of them elsewhere: it sees nothing of this machine's workspace, and it is lost."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.settings import Settings
+from infra.store import S3Store
+from tests.flows.shop import SLIPWAY, Shop
+from tests.services.ray_nodes import RayNodes, lose
+from tests.services.servers import unused_port
+from training.run_log import RunLog, RunState, read_state, read_tail, run_names
+
+pytestmark = pytest.mark.slow
+ELSEWHERE = "127.0.0.2"
+"""Linux answers on all of 127.0.0.0/8, and no interface has this address: to Ray another machine."""
+EXPERIMENT = """\
+recipe: text_classifier
+dataset: reviews
+settings: {vocab_size: 300, max_length: 24, hidden_size: 32, intermediate_size: 64}
+training: {steps: 1500, batch_size: 32, learning_rate: 1.0e-3, checkpoint_every_steps: 50}
+scaling: {workers: 2, max_failures: 3}
+"""
+OTHER_VERSION = "import sys, ray; ray.__version__ = '2.59.1'; from ray.scripts.scripts import main; sys.exit(main())"
+
+
+def can_hide() -> bool:
+    """Whether this user may give a child a view of the file system of its own."""
+    if not shutil.which("unshare"):
+        return False
+    return subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
+
+
+@pytest.fixture
+def nodes(s3_store: S3Store) -> Iterator[RayNodes]:
+    """After the S3 server: nodes reach it by their own environment."""
+    with RayNodes(unused_port()) as running:
+        yield running
+
+
+def curves(state: RunState) -> dict[str, Any]:
+    return {name: points for name, points in state.curves().items() if not name.startswith("system/")}
+
+
+@pytest.mark.skipif(not can_hide(), reason="needs unshare --mount, as root")
+def test_a_lost_node_is_replaced_and_the_weights_are_those_of_the_undisturbed_run(
+    tmp_path: Path, s3_store: S3Store, nodes: RayNodes
+) -> None:
+    shop = Shop(tmp_path / "shop", nodes.address)
+    (shop.folder / "reviews.yaml").write_text(EXPERIMENT)
+    shop.environment |= {"SLIPWAY_STORE": s3_store.uri, "SLIPWAY_LEDGER": ""}
+    (shop.folder / ".slipway").mkdir()
+    node = nodes.add(ELSEWHERE, hide=shop.folder)
+    shop.ask("data", "register", "reviews.odcs.yaml")
+    quiet = shop.ask("train", "reviews")
+    settings = Settings(workspace=str(shop.folder / ".slipway"), store=s3_store.uri)
+    store = settings.object_store
+
+    with (tmp_path / "log").open("wb") as sink:
+        child = subprocess.Popen(
+            [str(SLIPWAY), "train", "reviews", "--fresh", "--json"], cwd=shop.folder, env=shop.environment,
+            stdout=subprocess.PIPE, stderr=sink,
+        )  # fmt: skip
+    state, deadline = RunState(""), time.monotonic() + 300
+    while not state.checkpoints or state.run == quiet["run"]:
+        assert child.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+        time.sleep(0.2)
+        fresh = [run for run in run_names(store) if run != quiet["run"]]
+        state = read_tail(RunLog(store, fresh[0])) if fresh else state
+    lose(node)
+    lost_at = read_tail(RunLog(store, state.run)).step
+    time.sleep(30)  # long enough to be told what is waited for
+    nodes.add(ELSEWHERE, hide=shop.folder)
+    out, _ = child.communicate(timeout=600)
+    said = (tmp_path / "log").read_text()
+    assert child.returncode == 0, said
+    broken = json.loads(out)
+    runs = [read_state(RunLog(store, one["run"])) for one in (quiet, broken)]
+    print({"lost_at": lost_at, "attempts": runs[1].attempt, "digest": broken["digest"], "quiet": quiet["digest"]})
+    assert broken["digest"] == quiet["digest"]
+    assert curves(runs[0]) == curves(runs[1])
+    assert runs[0].attempt == 1 and runs[1].attempt >= 2 and lost_at < 1500
+    assert "waiting for Ray: 2 workers of 1 CPU do not fit the cluster's 1 CPU on 1 node(s), where 1 do" in said
+
+
+def test_a_folder_that_nodes_elsewhere_do_not_see_is_refused_unless_it_is_declared_shared(
+    tmp_path: Path, nodes: RayNodes
+) -> None:
+    shop = Shop(tmp_path / "shop", nodes.address)
+    shop.ask("data", "register", "reviews.odcs.yaml")
+    nodes.add(ELSEWHERE)
+    (line,) = [one for one in shop.run("train", "reviews", code=2).stderr.splitlines() if "SLIPWAY_STORE" in one]
+    assert f"1 node(s) elsewhere ({ELSEWHERE})" in line and "SLIPWAY_SHARED_WORKSPACE=true" in line
+    assert list((shop.folder / ".slipway" / "store").glob("runs/*")) == [], "no trace is left behind"
+    shop.environment["SLIPWAY_SHARED_WORKSPACE"] = "true"
+    assert shop.ask("train", "reviews")["digest"]
+
+
+def test_a_cluster_of_another_version_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real head, which says of itself that it is another version."""
+    port = unused_port()
+    nodes = RayNodes(port)
+    try:
+        nodes.start(
+            "--head", f"--port={port}", "--node-ip-address=127.0.0.1", f"--temp-dir={nodes.folder}",
+            "--include-dashboard=false", program=[sys.executable, "-c", OTHER_VERSION],
+        )  # fmt: skip
+        shop = Shop(tmp_path / "shop", nodes.address)
+        shop.ask("data", "register", "reviews.odcs.yaml")
+        *_, line = shop.run("train", "reviews", code=2).stderr.strip().splitlines()
+        assert f"ray_address '{nodes.address}': the cluster runs Ray 2.59.1 on Python" in line
+        assert "change SLIPWAY_RAY_ADDRESS" in line
+    finally:
+        nodes.__exit__()

@@ -1,0 +1,89 @@
+"""A workspace in S3: the same commands, the same digests as in a folder. On another server: see `make test-s3`."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra import artifacts
+from infra.settings import Settings
+from infra.store import S3Store
+from tests.flows.shop import Shop
+
+EXPERIMENT = """\
+recipe: text_classifier
+dataset: reviews
+settings: {vocab_size: 300, max_length: 24, hidden_size: 32, intermediate_size: 64}
+training: {steps: 12, batch_size: 32, checkpoint_every_steps: 4}
+scaling: {workers: 2}
+contract: reviews.odcs.yaml
+"""
+
+
+def outputs_of(steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """Step kind -> what it gave."""
+    return {one["step"].split()[0]: one["output"] for one in steps}
+
+
+def digests(settings: Settings, outputs: dict[str, Any]) -> dict[str, Any]:
+    """Of the data, of what was prepared of it, and of every file of the model: weights, configuration, tokenizer."""
+    model = artifacts.load(settings.object_store, "models", outputs["train"]["model"])
+    return {
+        "dataset": outputs["register"]["ref"],
+        "prepared": outputs["prepare"]["prepared"],
+        **{name: facts["sha256"] for name, facts in model.files.items()},
+    }
+
+
+def test_training_gives_the_same_bytes_on_s3_as_in_a_folder(
+    tmp_path: Path, s3_store: S3Store, ray_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.config import load_config
+    from flows.graph import build_graph
+    from flows.retrain import run_steps
+
+    shop = Shop(tmp_path / "shop", ray_address)
+    monkeypatch.chdir(shop.folder)
+    (shop.folder / "reviews.yaml").write_text(EXPERIMENT)
+    places = {
+        "folder": Settings(workspace=str(tmp_path / "one"), ray_address=ray_address),
+        "s3": Settings(
+            workspace=str(tmp_path / "other"),
+            store=s3_store.uri,
+            artifacts=f"s3://{s3_store.bucket}/mlflow",
+            ray_address=ray_address,
+        ),
+    }
+    found = {}
+    for name, settings in places.items():
+        settings.create_workspace()
+        steps = build_graph(settings, load_config("reviews"), until="train")
+        done = run_steps(settings, steps, "reviews", whole_way=False)
+        found[name] = digests(settings, outputs_of(done.to_json()))
+    assert found["s3"] == found["folder"]
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= set(found["s3"])
+    on_disk = [path.name for path in places["s3"].folder.rglob("*.safetensors") if "cache" not in path.parts]
+    assert on_disk == [], "the workspace's folder holds a cache and databases, and no model"
+    listing = s3_store.client.list_objects_v2(Bucket=s3_store.bucket, Prefix="mlflow/")["Contents"]
+    assert any(item["Key"].endswith("model.safetensors") for item in listing), "MLflow's package is in S3 too"
+
+
+@pytest.mark.slow
+def test_the_whole_way_by_the_command_is_the_same_on_s3_and_the_champion_answers_from_there(
+    tmp_path: Path, s3_store: S3Store
+) -> None:
+    found = {}
+    for name in ("folder", "s3"):
+        shop = Shop(tmp_path / name, "")
+        if name == "s3":
+            shop.environment |= {"SLIPWAY_STORE": s3_store.uri, "SLIPWAY_ARTIFACTS": f"s3://{s3_store.bucket}/mlflow"}
+        with (shop.folder / "reviews.yaml").open("a") as file:
+            file.write("contract: reviews.odcs.yaml\n")
+        outputs = outputs_of(shop.ask("retrain", "reviews")["steps"])
+        assert outputs["promote"]["promoted"]
+        uri = shop.environment.get("SLIPWAY_STORE", "")
+        found[name] = digests(Settings(workspace=str(shop.folder / ".slipway"), store=uri), outputs)
+        answers = shop.ask("predict", "reviews", "lovely tasty kind")
+        found[name]["answer"] = answers
+        assert all(one["status"] == "cached" for one in shop.ask("retrain", "reviews")["steps"])
+    assert found["s3"] == found["folder"]
