@@ -1,6 +1,6 @@
 """Experiments' `schedule:` sections as deployments on a Prefect server, and back.
 
-An experiment with a section is the deployment `retrain-on-schedule/<name>`: cron, triggers, one run at a time. One with
+An experiment with a section is the deployment `retrain/<name>`: cron, triggers, one run at a time. One with
 `notify:` has a second, `notify/<name>`, that events start. Both carry the tag `slipway` and the folder they belong to:
 what stands in another folder is left alone. `flows.scheduled` holds what they run, `flows.runner` what runs it.
 """
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from prefect.client.schemas.responses import DeploymentResponse
     from prefect.events.schemas.automations import AutomationCore
 
-RETRAIN, NOTIFY = "retrain-on-schedule", "notify"
-"""Names of the two flows; as functions, `flows.scheduled.retrain` and `.notify`."""
+RETRAIN, NOTIFY = "retrain", "notify"
+"""Names of the two flows. The first is also that of a retrain by hand."""
 TOLD = (events.FAILED, events.DRIFT_FOUND, events.WAITING)
 """What `notify` hears of; and of a flow run that crashed, which cannot tell of itself."""
 LIMIT = 200

@@ -5,12 +5,15 @@ server is configured, or where a whole-way command asks for one that lives as lo
 """
 
 import math
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
+from flows.schedule import TAG
+from flows.zombies import HEARTBEAT_S
 from infra.artifacts import Damaged
 from infra.errors import Refused, SlipwayError, WrongInput
 from infra.progress import Progress, stage
@@ -103,6 +106,8 @@ def run_flow(settings: Settings, name: str, subject: str, body: Callable[[Run], 
     """
     if not settings.prefect_api and not whole_way:
         return body(Run())
+    if _in_flow_run():  # a scheduled one
+        return body(PrefectRun())
     if settings.prefect_api:
         _refuse_silent(settings.prefect_api)
     from flows.prefect_server import prefect_server
@@ -111,16 +116,26 @@ def run_flow(settings: Settings, name: str, subject: str, body: Callable[[Run], 
         with stage("orchestrate") as progress:
             progress.say("starting Prefect")
             address = open_for_the_flow.enter_context(prefect_server(settings))
-            from prefect import flow
-            from prefect.settings import PREFECT_API_URL, temporary_settings
+            from prefect import flow, tags
+            from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-        open_for_the_flow.enter_context(temporary_settings({PREFECT_API_URL: address}))
+        given = {PREFECT_API_URL: address, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_S}
+        open_for_the_flow.enter_context(temporary_settings(given))
+        open_for_the_flow.enter_context(tags(TAG))  # whose silence is noticed (`flows.zombies`)
 
         @flow(name=name, flow_run_name="{subject}", persist_result=False, validate_parameters=False)
         def run(subject: str) -> T:
             return body(PrefectRun())
 
         return run(subject)
+
+
+def _in_flow_run() -> bool:
+    if "prefect" not in sys.modules:
+        return False
+    from prefect.context import FlowRunContext
+
+    return FlowRunContext.get() is not None
 
 
 def _refuse_silent(address: str) -> None:

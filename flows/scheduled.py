@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from prefect import flow, tags
+from prefect import flow
 from prefect.logging import get_run_logger
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed, Failed, State
@@ -19,7 +19,7 @@ from flows.deployments import NOTIFY, RETRAIN
 from flows.graph import build_graph
 from flows.notify import message, tell
 from flows.retrain import Report, run_steps
-from flows.schedule import TAG, parse_schedule
+from flows.schedule import parse_schedule
 from infra.errors import Refused, SlipwayError
 from infra.settings import Settings, load_settings
 from training.run_log import DEAD_AFTER_S, Busy, Overtaken
@@ -54,8 +54,7 @@ def _run(settings: Settings, experiment: str, name: str) -> Report | Refused:
     """
     for tries_left in reversed(range(BUSY_TRIES)):
         try:
-            with tags(TAG):  # a subflow has a heartbeat of its own, and by the tag its silence is noticed
-                return run_steps(settings, build_graph(settings, load_config(experiment)), name)
+            return run_steps(settings, build_graph(settings, load_config(experiment)), name)
         except Overtaken as error:
             return error
         except Busy as error:

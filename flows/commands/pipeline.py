@@ -120,6 +120,7 @@ def retrain(
     Example: slipway retrain library-docs
     """
     from flows.config import load_config
+    from flows.events import retraining
     from flows.graph import build_graph
     from flows.retrain import accept_code, run_steps
 
@@ -127,9 +128,10 @@ def retrain(
         raise WrongInput("retrain: --accept code and --reason TEXT go together; give both")
     config = load_config(name, overrides)
     settings = workplace(create=True)
-    steps = build_graph(settings, config)
-    kept = accept_code(settings, steps, reason) if reason else []
-    report = run_steps(settings, steps, config.name, check_data=check == "data")
+    with retraining(settings, config.name):
+        steps = build_graph(settings, config)
+        kept = accept_code(settings, steps, reason) if reason else []
+        report = run_steps(settings, steps, config.name, check_data=check == "data")
     document = {"model": config.name, "accepted": kept, "steps": report.to_json()}
     emit(document, as_json, lambda body: _show_steps(body["steps"], explain))
     _refuse_if_rejected(settings.object_store, config.name, report.outputs)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -14,58 +13,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from flows.schedule import runner_command
 from infra.settings import Settings
 
 
 class Scheduler:
-    """What a user starts with `slipway up`, by its parts, so that each can be killed."""
+    """What a Prefect server knows of the schedules of a user's folder."""
 
-    def __init__(self, folder: Path, port: int, environment: dict[str, str]):
-        self.folder, self.api = folder, f"http://127.0.0.1:{port}/api"
-        workspace = folder / ".slipway"
-        workspace.mkdir(exist_ok=True)
-        self.environment = {
-            **environment,
-            "SLIPWAY_PREFECT_API": self.api,
-            "PREFECT_HOME": str(workspace / "prefect"),
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{workspace / 'prefect.db'}",
-            "DO_NOT_TRACK": "1",
-        }
-        self.settings = Settings(workspace=str(workspace), prefect_api=self.api)
-        self.processes: list[subprocess.Popen[bytes]] = []
-        command = [sys.executable, "-P", "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-        server = self._start(command, "server.log")
-        self.until(self._answers, 180, lambda: f"{server.poll()} {(folder / 'server.log').read_text()[-2000:]}")
+    def __init__(self, folder: Path, api: str):
+        self.folder, self.api = folder, api
+        self.settings = Settings(workspace=str(folder / ".slipway"), prefect_api=api)
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
         try:
             urllib.request.urlopen(f"{self.api}/health", timeout=5).close()
         except OSError:
             return False
         return True
-
-    def start_runner(self) -> "subprocess.Popen[bytes]":
-        return self._start(runner_command(self.settings), "runner.log")
-
-    def _start(self, command: list[str], log: str) -> "subprocess.Popen[bytes]":
-        with (self.folder / log).open("ab") as sink:
-            process = subprocess.Popen(
-                command, cwd=self.folder, env=self.environment, stdout=sink, stderr=sink, start_new_session=True
-            )
-        self.processes.append(process)
-        return process
-
-    def stop(self) -> None:
-        for process in reversed(self.processes):
-            for end in (signal.SIGTERM, signal.SIGKILL):
-                if process.poll() is None:
-                    process.send_signal(end)
-                    try:
-                        process.wait(20)
-                    except subprocess.TimeoutExpired:
-                        continue
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """POST to the server's API, or GET where there is no body."""
@@ -74,7 +37,7 @@ class Scheduler:
         with urllib.request.urlopen(request, timeout=30) as response:
             return json.loads(response.read() or b"null")
 
-    def runs(self, flow: str = "retrain-on-schedule", *, begun: bool = True) -> list[dict[str, Any]]:
+    def runs(self, flow: str = "retrain", *, begun: bool = True) -> list[dict[str, Any]]:
         """Flow runs of a flow, the oldest first; `begun`: those alone that have begun."""
         found = self.ask("flow_runs/filter", {"flows": {"name": {"any_": [flow]}}, "limit": 200})
         if begun:
@@ -91,13 +54,28 @@ class Scheduler:
 
 
 @contextmanager
-def scheduler(folder: Path, port: int, environment: dict[str, str] | None = None) -> Iterator[Scheduler]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "SLIPWAY"))}
-    started = Scheduler(folder, port, environment or clean)
+def scheduler(folder: Path, port: int) -> Iterator[Scheduler]:
+    """A server alone: nothing runs what it schedules."""
+    place = folder / ".slipway"
+    place.mkdir()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "SLIPWAY"))},
+        "PREFECT_HOME": str(place / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{place / 'prefect.db'}",
+    }
+    command = [sys.executable, "-P", "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app",
+               "--port", str(port), "--log-level", "warning"]  # fmt: skip
+    log = folder / "server.log"
+    with log.open("wb") as sink:
+        server = subprocess.Popen(command, cwd=place, env=environment, stdout=sink, stderr=sink)
+    started = Scheduler(folder, f"http://127.0.0.1:{port}/api")
     try:
+        started.until(started.answers, 180, log.read_text)
         yield started
     finally:
-        started.stop()
+        server.terminate()
+        server.wait(30)
 
 
 class Webhook(ThreadingHTTPServer):
