@@ -11,6 +11,7 @@ import pytest
 from flows import events, notify
 from flows.config import load_config
 from flows.schedule import parse_schedule
+from flows.zombies import OUTCOMES
 from infra.errors import SlipwayError, WrongInput
 from infra.settings import Settings, child_environment
 from tests.flows.scheduler import Webhook
@@ -115,3 +116,47 @@ def test_a_server_that_is_away_does_not_hold_up_the_work(free_port: int, capsys:
     assert not events.emit(settings, events.VERSION_REGISTERED, "reviews", {"version": "reviews@0"})
     (line,) = capsys.readouterr().err.splitlines()
     assert "slipway.version.registered of reviews did not reach" in line
+
+
+GATED = {"scorecard": "0" * 64, "passed": True}
+ENDS: dict[str, tuple[list[str], dict[str, dict[str, Any]], str, str]] = {
+    "nothing to do": ([], {"gate": GATED, "promote": {"promoted": True}}, "Up to date", "nothing"),
+    "nothing to do and rejected before": (
+        [],
+        {"gate": {**GATED, "passed": False}, "promote": {"promoted": False}},
+        "Up to date",
+        "the gates said no",
+    ),
+    "a new champion": (["train", "gate", "promote"], {"gate": GATED, "promote": {"promoted": True}}, "Promoted", "/2"),
+    "a worse one": (
+        ["train", "gate", "promote"],
+        {"gate": {**GATED, "passed": False}, "promote": {"promoted": False}},
+        "Rejected",
+        "scorecards/0",
+    ),
+    "a reviewer has to": (
+        ["train", "gate", "promote"],
+        {"gate": GATED, "promote": {"promoted": False, "waits": "1 of 2 approvals"}},
+        "Waiting",
+        "1 of 2 approvals",
+    ),
+    "only data was read": (["register"], {"gate": GATED, "promote": {"promoted": True}}, "Completed", "register"),
+}
+
+
+@pytest.mark.parametrize(("ran", "outputs", "name", "said"), ENDS.values(), ids=ENDS)
+def test_the_final_state_says_what_came_of_it(
+    ran: list[str], outputs: dict[str, dict[str, Any]], name: str, said: str
+) -> None:
+    from flows.retrain import Report
+    from flows.scheduled import outcome
+    from flows.steps import Decision
+
+    kinds = ("register", "train", "gate", "promote")
+    decisions = [
+        Decision(step=f"{kind} reviews", status="stale" if kind in ran else "cached", reasons=[]) for kind in kinds
+    ]
+    found = {f"{kind} reviews": output for kind, output in ({"train": {"version": 2}} | outputs).items()}
+    state = outcome(Settings(), "reviews", Report(decisions=decisions, outputs=found))
+    assert state.name == name and said in (state.message or "")
+    assert name == "Completed" or name in OUTCOMES, "what watches for silence would take it for a crash"
