@@ -5,17 +5,22 @@ doctor that is called in a folder without a workspace leaves none behind.
 """
 
 import shutil
-import socket
 import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlparse
 
 from infra.errors import SlipwayError, WrongInput
+from infra.reach import ask, is_database_server, knock, knock_database, knock_prefect
+from infra.secret import redact
+from infra.services import open_doors
 from infra.settings import Settings
 from infra.store import FolderStore, Store
 
@@ -24,7 +29,6 @@ FREE_BYTES = 2 << 30
 """The demo's workspace is well below this; a disk with less fills up in the middle of a run."""
 SKEW_S = 30.0
 """A live attempt writes its heartbeat every 15 s and may be taken over after 60: clocks this far apart blur that."""
-REACH_S = 3.0
 SERVER_PORTS = {"http": 80, "https": 443}
 
 
@@ -46,8 +50,11 @@ def run_checks(settings: Settings) -> list[Check]:
         ("ray", _ray),
         ("disk", _disk),
         ("store", _store),
-        ("clock", _clock),
+        ("database", _database),
         ("tracking", _tracking),
+        ("prefect", _prefect),
+        ("clock", _clock),
+        ("access", _access),
     ]
     results = []
     for name, check in checks:
@@ -57,7 +64,7 @@ def run_checks(settings: Settings) -> list[Check]:
             found, _, advice = str(error).partition("; ")
             results.append(Check(name, False, found, advice or "mend what the message names"))
         except Exception as error:
-            reason = " ".join(str(error).split())
+            reason = " ".join(redact(str(error)).split())
             advice = (
                 "install again: pip install -c constraints.txt -e ." if isinstance(error, ImportError) else "report"
             )
@@ -98,31 +105,13 @@ def _ray(settings: Settings) -> Check:
 
     if not settings.ray_address:
         return Check("ray", True, f"{ray.__version__}, started on this machine for each run")
-    address = settings.ray_address
-    if address != "auto":  # ray.init itself tries for minutes
-        _knock("ray_address", address, address if "://" in address else f"//{address}", None)
-    from infra.cluster import connect
+    from infra import cluster
 
-    connect(settings, workers=1)
+    cluster.knock(settings.ray_address)  # before anything is written
+    cluster.connect(settings, workers=1)
     cpus = ray.cluster_resources().get("CPU", 0)
-    return Check("ray", True, f"{ray.__version__}, cluster at {address} with {cpus:g} CPUs")
-
-
-def _knock(setting: str, value: str, url: str, port: int | None) -> None:
-    """Raises WrongInput when nothing listens at the host of `url`, at its port or else at `port`."""
-    parts = urlparse(url)
-    try:
-        port = parts.port or port
-    except ValueError:
-        port = None
-    if not parts.hostname or port is None:
-        raise WrongInput(f"{setting} '{value}': names no host and port; write HOST:PORT")
-    try:
-        socket.create_connection((parts.hostname, port), timeout=REACH_S).close()
-    except OSError as error:
-        raise WrongInput(
-            f"{setting} '{value}': no answer ({error.strerror or error}); start it or unset SLIPWAY_{setting.upper()}"
-        ) from error
+    where = f"{len(cluster.nodes_elsewhere())} of {len(ray.nodes())} nodes on other machines"
+    return Check("ray", True, f"{ray.__version__}, as the cluster at {settings.ray_address}; {cpus:g} CPUs, {where}")
 
 
 def _disk(settings: Settings) -> Check:
@@ -164,18 +153,22 @@ def _promise_broken(store: Store, key: str) -> str:
 
 
 def _clock(settings: Settings) -> Check:
-    store = settings.object_store
-    try:
-        with _Probe(store) as key:
-            before = time.time()
-            store.put(key, b"now")
-            skew = store.modified(key) - before
-    except SlipwayError:
+    """This machine's clock beside the store's, and beside those of the servers in the settings."""
+    skews = {}
+    with suppress(SlipwayError), _Probe(settings.object_store) as key:
+        before = time.time()
+        settings.object_store.put(key, b"now")
+        skews["the store's"] = settings.object_store.modified(key) - before
+    for name, url in (("MLflow's", settings.mlflow_uri), ("Prefect's", f"{settings.prefect_api}/health")):
+        if url.startswith(("http://", "https://")) and (date := ask(url).headers.get("date")):
+            skews[name] = parsedate_to_datetime(date).timestamp() - time.time()
+    if not skews:
         return Check("clock", False, "cannot be compared with the store's", "mend the store first")
-    found = f"{abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the store's"
-    if abs(skew) > SKEW_S:
-        return Check("clock", False, found, "set this machine's time (a time service such as chrony keeps it)")
-    return Check("clock", True, found if abs(skew) >= 1 else "agrees with the store's")
+    whose, skew = max(skews.items(), key=lambda one: abs(one[1]))
+    if abs(skew) <= SKEW_S:
+        return Check("clock", True, f"agrees with {' and '.join(skews)} to {max(1, round(abs(skew)))} s")
+    found = f"{abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} {whose}"
+    return Check("clock", False, found, "set this machine's time (a time service such as chrony keeps it)")
 
 
 class _Probe:
@@ -202,8 +195,22 @@ class _Probe:
             folder = folder.parent
 
 
+def _database(settings: Settings) -> Check:
+    found = []
+    for name, address, file in (
+        ("tracking_uri", settings.tracking_uri, "mlflow.db"),
+        ("prefect_database", settings.prefect_database, "prefect.db"),
+    ):
+        knock_database(name, address)
+        if is_database_server(address):
+            found.append(f"{address} lets us in")
+        elif not address:
+            found.append(f"{file} in the workspace")
+    return Check("database", True, ", ".join(found) or "none of our own")
+
+
 def _tracking(settings: Settings) -> Check:
-    uri = settings.mlflow_uri
+    uri, shown = settings.mlflow_uri, settings.mlflow_shown
     if uri.startswith("sqlite:///") and not Path(path := uri.removeprefix("sqlite:///")).exists():
         # Making the database takes seconds and would leave a workspace behind: see that it could be made.
         try:
@@ -211,9 +218,32 @@ def _tracking(settings: Settings) -> Check:
         except OSError as error:
             raise WrongInput(f"{uri}: cannot be made ({error.strerror}); set SLIPWAY_TRACKING_URI") from error
         return Check("tracking", True, f"{uri}: made by the first run")
-    scheme = urlparse(uri).scheme
-    if scheme in SERVER_PORTS:
-        _knock("tracking_uri", uri, uri, SERVER_PORTS[scheme])  # MLflow itself tries for four minutes
+    if settings.tracks_to_server:  # MLflow itself tries for four minutes
+        knock("tracking_uri", shown, uri, SERVER_PORTS[urlparse(uri).scheme])
+    if is_database_server(uri):
+        try:
+            knock_database("tracking_uri", settings.tracking_uri)
+        except WrongInput:
+            return Check("tracking", False, "not asked: its database does not let us in", "mend the database first")
     from infra import tracking
 
-    return Check("tracking", True, f"{uri}: {tracking.probe(settings)}")
+    return Check("tracking", True, f"{shown}: {tracking.probe(settings)}")
+
+
+def _prefect(settings: Settings) -> Check:
+    here = version("prefect")
+    if not settings.prefect_api:
+        return Check("prefect", True, f"{here}, a server for each flow; one that stays: slipway up")
+    there = knock_prefect(settings)
+    if there.split(".")[:2] != here.split(".")[:2]:
+        return Check("prefect", False, f"{settings.prefect_api} runs {there}, and this is {here}",
+                     f"pip install prefect=={there}, or bring the server to {here}")  # fmt: skip
+    return Check("prefect", True, f"{here}, as the server at {settings.prefect_api}")
+
+
+def _access(settings: Settings) -> Check:
+    if lacking := open_doors(settings):
+        found, _, advice = lacking[0].partition("; ")
+        return Check("access", False, found, advice)
+    who = "whoever has the secrets" if settings.listens_beyond else "this machine alone"
+    return Check("access", True, f"the servers of slipway up listen on {settings.host}: {who}")

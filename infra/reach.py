@@ -5,6 +5,7 @@ import socket
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from email.message import Message
 from urllib.parse import urlsplit
 
 from infra.errors import WrongInput
@@ -24,26 +25,31 @@ class Answer:
     """HTTP status; 0 when nobody answered."""
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
+    """Names in small letters."""
     reason: str = ""
     """Why nobody answered."""
 
 
 def ask(url: str, user: str = "", password: str = "", timeout_s: float = REACH_S) -> Answer:
     """What a web server answers to GET; never raises."""
-    request = urllib.request.Request(url)
-    if password:
-        code = base64.b64encode(f"{user}:{password}".encode()).decode()
-        request.add_header("Authorization", f"Basic {code}")
     near = urlsplit(url).hostname in LOOPBACK
     opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if near else []))
     try:
+        request = urllib.request.Request(url)
+        if password:
+            code = base64.b64encode(f"{user}:{password}".encode()).decode()
+            request.add_header("Authorization", f"Basic {code}")
         with opener.open(request, timeout=timeout_s) as answer:
-            return Answer(status=answer.status, body=answer.read(), headers=dict(answer.headers))
+            return Answer(status=answer.status, body=answer.read(), headers=_lowered(answer.headers))
     except urllib.error.HTTPError as error:
         with error:
-            return Answer(status=error.code, headers=dict(error.headers), reason=str(error.reason))
+            return Answer(status=error.code, headers=_lowered(error.headers), reason=str(error.reason))
     except (OSError, ValueError) as error:  # ValueError: not a URL
         return Answer(status=0, reason=str(getattr(error, "reason", error)))
+
+
+def _lowered(headers: Message) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
 
 
 def knock(setting: str, value: str, url: str, port: int | None) -> None:
@@ -96,14 +102,15 @@ def knock_database(setting: str, address: str) -> None:
         raise WrongInput(f"{setting} '{address}': refuses us ({told}); {what} {variable}") from error
 
 
-def knock_prefect(settings: Settings) -> None:
-    """Raises WrongInput when the Prefect server in the settings does not answer, or asks for another password."""
-    if not settings.prefect_api:
-        return
+def knock_prefect(settings: Settings) -> str:
+    """The version of the Prefect server in the settings.
+
+    Raises WrongInput when it does not answer, or asks for another password.
+    """
     user, _, password = settings.prefect_auth.reveal().partition(":")
     answer = ask(f"{settings.prefect_api}/admin/version", user, password, timeout_s=PREFECT_S)
     if answer.status == 200:
-        return
+        return answer.body.decode().strip('"')
     if answer.status in (401, 403):
         raise WrongInput(
             f"prefect_api '{settings.prefect_api}': refuses us ({answer.status}); "

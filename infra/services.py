@@ -54,7 +54,9 @@ class Launch:
     environment: dict[str, str] = field(default_factory=dict)
     url: str = ""
     health: str = ""
-    """Address that answers 200 when it is ready; "" for one that is ready as soon as it runs."""
+    """Address that answers 200 when it is ready; "" for one without a page."""
+    word: str = ""
+    """What such a one writes into its log when it is ready."""
     cwd: Path
 
 
@@ -63,10 +65,12 @@ def up(
 ) -> list[Started]:
     """Start what does not run, and wait until it answers. What is configured elsewhere is not started.
 
-    runner: the command of the runner, given the settings with Prefect's address. Raises WrongInput for a port in use
-    or a database that is not there, and SlipwayError when a server does not start; nothing that this call started and
+    runner: the command of the runner, given the settings with Prefect's address. Raises WrongInput for an open door, a
+    port in use or a database that is not there, and SlipwayError when a server does not start; nothing that this call started and
     that failed is left running.
     """
+    if lacking := open_doors(settings):
+        raise WrongInput(lacking[0])
     settings.create_workspace()
     with _locked(settings.folder):
         before = running(settings.folder)
@@ -173,9 +177,9 @@ def _prefect(settings: Settings, port: int) -> Launch:
 
 def _runner(settings: Settings, api: str, command: Callable[[Settings], list[str]]) -> Launch:
     environment = {"PREFECT_API_URL": api, "PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_TO_API_ENABLED": "true"}
-    # The caller's folder: experiments and slipway.toml are looked for there.
+    # The caller's folder: experiments and slipway.toml are looked for there. The word is Prefect's, of its workers.
     return Launch(name="runner", command=command(replace(settings, prefect_api=api)), environment=environment,
-                  cwd=Path.cwd())  # fmt: skip
+                  word=" started!", cwd=Path.cwd())  # fmt: skip
 
 
 def _start(settings: Settings, launches: list[Launch], say: Callable[[str], None]) -> dict[str, float]:
@@ -192,7 +196,7 @@ def _start(settings: Settings, launches: list[Launch], say: Callable[[str], None
                 late = time.monotonic() - begun > START_TIMEOUT_S
                 if child.poll() is not None or late:
                     raise _failure(launch, log_of(settings.folder, name), late)
-                if not launch.health or ask(launch.health).status == 200:
+                if _answers(launch, log_of(settings.folder, name)):
                     if name == "mlflow":
                         _refuse_other_password(settings, launch.url)
                     _record(settings.folder, replace(read(settings.folder)[name], ready=True))
@@ -205,12 +209,17 @@ def _start(settings: Settings, launches: list[Launch], say: Callable[[str], None
     return seconds
 
 
+def _answers(launch: Launch, log: Path) -> bool:
+    return ask(launch.health).status == 200 if launch.health else launch.word.encode() in log.read_bytes()
+
+
 def _spawn(workspace: Path, launch: Launch) -> "subprocess.Popen[bytes]":
     log = log_of(workspace, launch.name)
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists():
         log.replace(log.with_suffix(".log.1"))
-    environment = child_environment(**launch.environment, **{MARK: f"{workspace}:{launch.name}"})
+    own = {MARK: f"{workspace}:{launch.name}", "PYTHONUNBUFFERED": "1"}  # its log tells while it runs
+    environment = child_environment(**launch.environment, **own)
     with log.open("wb") as sink:
         child = subprocess.Popen(launch.command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env=environment,
                                  cwd=launch.cwd, start_new_session=True)  # fmt: skip

@@ -108,7 +108,10 @@ class Settings:
 
     @cached_property
     def object_store(self) -> Store:
-        return open_store(self.store_uri, self.folder / "cache")
+        """Raises WrongInput for a bucket that is missing, versioned, or refuses the credentials."""
+        store = open_store(self.store_uri, self.folder / "cache")
+        store.check()
+        return store
 
     @property
     def mlflow_uri(self) -> str:

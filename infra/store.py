@@ -60,6 +60,9 @@ class Store(ABC):
     def delete(self, key: str) -> None:
         """Remove the object; an absent one is no error."""
 
+    def check(self) -> None:  # noqa: B027 (a folder is made when it is first written)
+        """Raises WrongInput for a store that could never do, before anything is done in it."""
+
     def sweep(self, prefix: str) -> None:  # noqa: B027 (S3 shows no unfinished object)
         """Remove what killed writers left unfinished below the folder `prefix`, where nobody writes any more."""
 
@@ -217,12 +220,36 @@ class S3Store(Store):
             raise WrongInput(f"store {self.uri}: {error}; check the AWS_* settings in use") from error
         self._bucket_seen = False
 
+    def check(self) -> None:
+        """Raises WrongInput for a bucket that is missing, does not know our keys, or is versioned."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            versioning = self.client.get_bucket_versioning(Bucket=self.bucket).get("Status")
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code", "") in ("AccessDenied", "403", "NotImplemented"):
+                return  # who may not ask that may be allowed to read and write
+            raise self._translate(error, "") from error
+        except BotoCoreError as error:
+            raise self._translate(error, "") from error
+        if versioning == "Enabled":
+            raise WrongInput(
+                f"store {self.uri}: the bucket is versioned, where servers ignore create-if-absent: two writers "
+                "could both win; suspend its versioning or change SLIPWAY_STORE"
+            )
+
     def _key(self, key: str) -> str:
         checked(key)
         return f"{self.prefix}/{key}" if self.prefix else key
 
     def _translate(self, error: Exception, key: str) -> Exception:
-        from botocore.exceptions import ClientError, NoCredentialsError, ParamValidationError, PartialCredentialsError
+        from botocore.exceptions import (
+            ClientError,
+            EndpointConnectionError,
+            NoCredentialsError,
+            ParamValidationError,
+            PartialCredentialsError,
+        )
 
         if isinstance(error, NoCredentialsError | PartialCredentialsError):
             return WrongInput(f"store {self.uri}: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
@@ -238,6 +265,8 @@ class S3Store(Store):
                 return WrongInput(f"store {self.uri}: the bucket does not exist; create it or change SLIPWAY_STORE")
             if code in ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
                 return WrongInput(f"store {self.uri}: access refused ({code}); check the AWS credentials in use")
+        if isinstance(error, EndpointConnectionError):
+            return SlipwayError(f"store {self.uri}: no answer ({error}); check AWS_ENDPOINT_URL_S3 and the network")
         return SlipwayError(f"store {self.uri}: {error} (object {key})")
 
     def _bucket_exists(self) -> bool:

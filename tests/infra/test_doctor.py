@@ -1,17 +1,28 @@
 """The doctor tries what it asks about, leaves no trace, and never falls over."""
 
+import base64
+import json
 import os
+import re
 import socket
 import sys
+import threading
+import time
+from dataclasses import replace
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 
 import pytest
 
 from infra import doctor
 from infra.doctor import Check, run_checks
+from infra.errors import WrongInput
+from infra.secret import Secret
 from infra.settings import Settings
 from infra.store import FolderStore
 
-NAMES = ["python", "torch", "ray", "disk", "store", "clock", "tracking"]
+NAMES = ["python", "torch", "ray", "disk", "store", "database", "tracking", "prefect", "clock", "access"]
 
 
 @pytest.fixture
@@ -137,3 +148,86 @@ def test_the_files_of_a_probe_do_not_outlive_a_failure(settings, monkeypatch):
     check = by_name(settings)["store"]
     assert not check.ok and "OSError: gone" in check.found
     assert not os.path.exists(settings.folder)
+
+
+def test_a_versioned_bucket_is_refused_by_the_doctor_and_by_every_command(settings, s3_store):
+    on_s3 = Settings(workspace=settings.workspace, store=s3_store.uri)
+    s3_store.client.put_bucket_versioning(Bucket=s3_store.bucket, VersioningConfiguration={"Status": "Enabled"})
+    with pytest.raises(WrongInput, match=r"the bucket is versioned.*SLIPWAY_STORE"):
+        _ = on_s3.object_store
+    check = by_name(on_s3)["store"]
+    assert not check.ok and "SLIPWAY_STORE" in check.advice
+    s3_store.client.put_bucket_versioning(Bucket=s3_store.bucket, VersioningConfiguration={"Status": "Suspended"})
+    assert by_name(on_s3)["store"].ok
+
+
+def test_a_bucket_that_is_not_there_is_named(settings, s3_store):
+    check = by_name(Settings(workspace=settings.workspace, store="s3://nobody-made-this/x"))["store"]
+    assert (check.ok, check.found) == (False, "store s3://nobody-made-this/x: the bucket does not exist")
+    assert "SLIPWAY_STORE" in check.advice
+
+
+def test_a_database_that_is_not_there_is_red_once_and_without_its_password(settings, closed_port):
+    address = f"postgresql://bob:hunter2hunter2@127.0.0.1:{closed_port}/mlflow"
+    found = by_name(Settings(workspace=settings.workspace, tracking_uri=address))
+    assert {name for name, check in found.items() if not check.ok} == {"database", "tracking"}
+    assert "SLIPWAY_TRACKING_URI" in found["database"].advice
+    assert found["tracking"].advice == "mend the database first"
+    assert "hunter2hunter2" not in "".join(check.found + check.advice for check in found.values())
+    other = by_name(Settings(workspace=settings.workspace, prefect_database=address))["database"]
+    assert not other.ok and "SLIPWAY_PREFECT_DATABASE" in other.advice
+
+
+def test_open_doors_are_red(settings):
+    check = by_name(Settings(workspace=settings.workspace, host="0.0.0.0"))["access"]
+    assert not check.ok and "SLIPWAY_PREFECT_AUTH" in check.advice
+
+
+class Answering(BaseHTTPRequestHandler):
+    """A Prefect server as far as the doctor asks it."""
+
+    version, password, ahead_s = "0.0.0", "", 0.0
+
+    def do_GET(self):
+        asked = base64.b64encode(self.password.encode()).decode()
+        allowed = not self.password or self.headers["Authorization"] == f"Basic {asked}"
+        self.send_response_only(200 if allowed else 401)
+        self.send_header("Date", formatdate(time.time() + self.ahead_s, usegmt=True))
+        self.end_headers()
+        if allowed:
+            self.wfile.write(json.dumps(self.version).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def prefect(settings):
+    """(the handler whose answers can be set, settings that name its server)"""
+    handler = type("Handler", (Answering,), {"version": version("prefect")})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield handler, replace(settings, prefect_api=f"http://127.0.0.1:{server.server_address[1]}/api")
+        server.shutdown()
+
+
+def test_prefects_server_is_asked_for_its_version_and_let_know_who_we_are(prefect, closed_port):
+    handler, settings = prefect
+    assert doctor._prefect(settings).ok
+    handler.version = "2.0.1"
+    check = doctor._prefect(settings)
+    assert (check.ok, "2.0.1" in check.found) == (False, True)
+    handler.version, handler.password = version("prefect"), "bob:hunter2hunter2"
+    with pytest.raises(WrongInput, match=r"refuses us .401.; set SLIPWAY_PREFECT_AUTH"):
+        doctor._prefect(settings)
+    assert doctor._prefect(replace(settings, prefect_auth=Secret("bob:hunter2hunter2"))).ok
+    with pytest.raises(WrongInput, match=r"no Prefect server answers .*SLIPWAY_PREFECT_API"):
+        doctor._prefect(replace(settings, prefect_api=f"http://127.0.0.1:{closed_port}/api"))
+
+
+def test_a_clock_is_compared_with_the_servers_too(prefect):
+    handler, settings = prefect
+    assert doctor._clock(settings).ok
+    handler.ahead_s = 120.0
+    check = doctor._clock(settings)
+    assert not check.ok and re.match(r"1(19|20) s behind Prefect's", check.found)  # the header has whole seconds
