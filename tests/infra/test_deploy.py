@@ -321,7 +321,9 @@ def aws() -> Iterator[str]:
 
 
 def use_every_way(store: S3Store, large: Path) -> None:
-    """Each operation of the store, and what boto3 does when a large upload breaks off."""
+    """Each operation of the store, what `check` asks (it goes on where that is refused, and then cannot see a versioned
+    bucket), and what boto3 does when a large upload breaks off."""
+    assert "Status" not in store.client.get_bucket_versioning(Bucket=store.bucket)
     store.put("a", b"1")
     assert store.create("b", b"1") and not store.create("b", b"2")
     assert store.get("a") == b"1" and store.modified("a")
