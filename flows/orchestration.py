@@ -79,7 +79,13 @@ class PrefectRun(Run):
                 held.enter_context(live_progress(name, progress))
                 return work(progress)
 
-        return step(name)
+        try:
+            return step(name)
+        except TimeoutError as error:
+            hours = TIMEOUT_S.get(kind, 0) / HOUR
+            raise SlipwayError(
+                f"{name}: took longer than {hours:g} hours; look why it hangs, then run it again"
+            ) from error
 
     def table(self, key: str, rows: Sequence[dict[str, Any]], description: str) -> None:
         from flows.prefect_page import show_table
@@ -156,7 +162,7 @@ def _is_outage(task: Any, task_run: Any, state: Any) -> bool:
         state.result()
     except (WrongInput, Refused, Damaged):
         return False
-    except (SlipwayError, ConnectionError, TimeoutError):
+    except (SlipwayError, ConnectionError):
         return True
     except BaseException:  # a bug fails the same way again; Ctrl-C is asked once
         return False

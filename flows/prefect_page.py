@@ -121,8 +121,11 @@ def _show_run(run: "Run", settings: Settings, name: str, output: dict[str, Any])
 
 
 def _mlflow_page(settings: Settings) -> str:
-    """The address of MLflow's pages, without a password that may stand in it; "" where no server has any."""
-    parts = urlsplit(settings.tracking_uri)
+    """The address of MLflow's pages, without a password that may stand in it; "" where no server shows them."""
+    from infra.service_records import running
+
+    started = running(settings.folder).get("mlflow")
+    parts = urlsplit(started.url if started else settings.tracking_uri)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         return ""
     return f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}{parts.path.rstrip('/')}"
