@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.responses import DeploymentResponse
-    from prefect.events.schemas.automations import AutomationCore
+    from prefect.events.schemas.automations import Automation, AutomationCore
 
 RETRAIN, NOTIFY = "retrain", "notify"
 """Names of the two flows. The first is also that of a retrain by hand."""
@@ -290,9 +290,12 @@ def _replace_automations(client: "SyncPrefectClient", deployment: "UUID", wanted
         client.create_automation(one)
 
 
-def _automations(client: "SyncPrefectClient", deployment: "UUID") -> list[Any]:
-    owner = f"prefect.deployment.{deployment}"
-    return [one for one in client.read_automations(limit=LIMIT) if one.owner_resource == owner]
+def _automations(client: "SyncPrefectClient", deployment: "UUID") -> "list[Automation]":
+    """Those that start a deployment. Whose they are (`owner_resource`) the server keeps to itself."""
+    found: list[Automation] = []
+    while page := client.read_automations(limit=LIMIT, offset=len(found)):
+        found += page
+    return [one for one in found if deployment in (getattr(action, "deployment_id", None) for action in one.actions)]
 
 
 def _set_paused(client: "SyncPrefectClient", deployment: "UUID", paused: bool) -> None:
@@ -326,13 +329,13 @@ def _describe(client: "SyncPrefectClient", one: "DeploymentResponse") -> dict[st
     begun = next((run for run in runs if run.start_time), None)
     coming = [run.expected_start_time for run in runs if run.state and run.state.is_scheduled()]
     starts = {event: name for name, event in EVENTS.items()}
-    names = {starts[event] for found in _automations(client, one.id) for event in found.trigger.expect}
+    expected = {event for found in _automations(client, one.id) for event in getattr(found.trigger, "expect", ())}
     cron = next((found.schedule for found in one.schedules), None)
     return {
         "experiment": one.name,
         "cron": getattr(cron, "cron", None),
         "timezone": getattr(cron, "timezone", None),
-        "on": sorted(names),
+        "on": sorted(starts[event] for event in expected & starts.keys()),
         "paused": one.paused,
         "next": min((when.isoformat(timespec="seconds") for when in coming if when), default=None),
         "last": begun.start_time.isoformat(timespec="seconds") if begun and begun.start_time else None,
