@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from data_contracts.budgets import check_language, check_length
+from data_contracts.conditions import check_condition
 from data_contracts.contract import DERIVED, Column
 from data_contracts.quality import SEVERITIES, check_rule
 from infra.errors import WrongInput, choices
@@ -39,6 +40,7 @@ SETTINGS: dict[str, type | tuple[type, ...]] = {
     "slipway.type": str,
     "slipway.length": dict,
     "slipway.language": dict,
+    "slipway.condition": dict,
 }
 BUDGETS = {"slipway.length": check_length, "slipway.language": check_language}
 
@@ -125,6 +127,14 @@ class Columns(Section):
                         f"{where}.{key}", f"is a budget of text, and the column is {own.get('slipway.type', kind)}"
                     )
                 budgets[key.removeprefix("slipway.")] = check(own[key], f"{self.where}: {where}.{key}")
+        condition = own.get("slipway.condition")
+        if condition is not None:
+            if kind != "boolean" or entry.get("physicalName"):
+                raise self.wrong(
+                    f"{where}.slipway.condition",
+                    "is what a column of logicalType: boolean is made of, which no source holds under any physicalName",
+                )
+            check_condition(condition, f"{self.where}: {where}.slipway.condition")
         if "slipway.type" in own:
             return self.image(entry, where, own["slipway.type"])
         item, arrow = self.items(entry, where) if kind == "array" else ("", ARROW_TYPES[kind][width])
@@ -140,6 +150,7 @@ class Columns(Section):
             enum=tuple(value["value"] for value in entry.get("enum") or []),
             severity=severity,
             quality=tuple(self.rules(f"{where}.quality", entry.get("quality") or [])),
+            condition=condition,
             **budgets,
         )
 

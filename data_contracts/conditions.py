@@ -78,7 +78,7 @@ def columns_of(condition: dict[str, Any]) -> set[str]:
     return {condition["column"]["name"]}
 
 
-def rows_meeting(condition: dict[str, Any], table: "pa.Table", where: str) -> "pa.Array":
+def rows_meeting(condition: dict[str, Any], table: "pa.Table | pa.RecordBatch", where: str) -> "pa.Array":
     """One boolean a row, never null. Raises WrongInput for a parameter that is none of the column's type."""
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -23,13 +23,15 @@ Slipway makes of it (every column named anywhere exists). Slipway's own settings
 and on a column, `slipway.severity: warning` turns what its schema says from quarantine into a remark,
 `slipway.length: {maximum: 200, unit: words, over: filter}` and `slipway.language: {expected: en, limit: 0.05}` are
 budgets of a text column (data_contracts.budgets), and `slipway.type: image` makes a `string` column one of decoded
-pixels. An image column brings three more, which rules and models may name: NAME_width and NAME_height in pixels,
+pixels. `slipway.condition: {type: comparison, column: {name: cnt}, operator: ">", parameter: 109}` makes a boolean
+column that no source holds: whether the row meets the condition (data_contracts.conditions), a null meeting none. An
+image column brings three more, which rules and models may name: NAME_width and NAME_height in pixels,
 NAME_mode (L, RGB, RGBA, I;16 or F). A list is an `array` with, say, `items: {logicalType: string}`. A column's
 `physicalName` is what the data call it, where that is another name.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,8 @@ class Column:
     """{"expected", "limit", "over"} of a version's texts."""
     physical: str = ""
     """What the data call it; empty where that is its name."""
+    condition: dict[str, Any] | None = None
+    """Of a boolean column that no source holds: true where the row meets it."""
 
     @property
     def there(self) -> str:
@@ -141,6 +145,11 @@ class Contract:
     def source(self) -> str:
         """Name of the file in `data_contracts/sources` that reads it."""
         return self.server["source"]
+
+    @property
+    def as_read(self) -> "Contract":
+        """The contract that a source is asked for: without the columns that are made of others' values."""
+        return replace(self, columns=tuple(column for column in self.columns if column.condition is None))
 
     @property
     def images(self) -> tuple[str, ...]:

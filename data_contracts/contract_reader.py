@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.column_reader import Columns
+from data_contracts.conditions import columns_of
 from data_contracts.contract import NAME, Contract, Split
 from data_contracts.filters import check_filters
 from data_contracts.slices import check_slices
@@ -50,6 +51,15 @@ class Reader(Columns):
         for column_name in self.names:
             if self.names.count(column_name) > 1:
                 raise self.wrong(f"schema.properties.{column_name}", "stands there twice; keep one")
+        made = {column.name for column in columns if column.condition is not None}
+        for column in columns:
+            where = f"schema.properties.{column.name}.slipway.condition"
+            used = sorted(columns_of(column.condition)) if column.condition else []
+            self.check_columns(where, used)
+            if chained := made.intersection(used):
+                raise self.wrong(
+                    where, f"asks column '{min(chained)}', which is made of a condition itself; ask its own"
+                )
         settings = self.custom(self.document, "customProperties", SETTINGS)
         label = settings.get("slipway.label")
         if label is not None:

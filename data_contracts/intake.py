@@ -89,7 +89,7 @@ def take_in(
     spool = folder / "rows.arrow"
     with pa.OSFile(str(spool), "wb") as file, pa.ipc.new_file(file, schema_of(contract)) as writer:
         reading = _Reading(contract, writer, corrections or Corrections(), memory)
-        for found in source.read(contract, uri, cache, progress):
+        for found in source.read(contract.as_read, uri, cache, progress):
             if isinstance(found, Unreadable):
                 reading.unreadable(found)
                 continue

@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from data_contracts import lists
+from data_contracts.conditions import rows_meeting
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -43,21 +44,28 @@ def schema_of(contract: "Contract") -> "pa.Schema":
 def cast(batch: "pa.RecordBatch", contract: "Contract") -> "tuple[pa.RecordBatch, dict[int, tuple[str, str]]]":
     """The batch in the contract's types, and of the rows that do not fit: row -> (column, what is wrong).
 
-    In the returned batch such a value is null. Every column of the contract must be there.
+    In the returned batch such a value is null. Every column of the contract must be there, but those that conditions
+    make: they are made here.
     """
     import pyarrow as pa
 
-    columns = []
+    found: dict[str, pa.Array] = {}
     faults: dict[int, tuple[str, str]] = {}
     for column in contract.columns:
-        values, wrong = _cast_column(batch.column(column.name), column, contract.nulls)
-        columns.append(values)
-        for row, problem in wrong.items():
-            faults.setdefault(row, (column.name, problem))
-    return pa.record_batch(columns, schema=schema_of(contract)), faults
+        if column.condition is None:
+            found[column.name], wrong = cast_column(batch.column(column.name), column, contract.nulls)
+            for row, problem in wrong.items():
+                faults.setdefault(row, (column.name, problem))
+    there = pa.record_batch(list(found.values()), names=list(found))
+    for column in contract.columns:
+        if column.condition is not None:
+            where = f"contract {contract.path}: schema.properties.{column.name}.slipway.condition"
+            found[column.name] = rows_meeting(column.condition, there, where)
+    return pa.record_batch([found[column.name] for column in contract.columns], schema=schema_of(contract)), faults
 
 
-def _cast_column(values: "pa.Array", column: "Column", nulls: tuple[str, ...]) -> "tuple[pa.Array, dict[int, str]]":
+def cast_column(values: "pa.Array", column: "Column", nulls: tuple[str, ...]) -> "tuple[pa.Array, dict[int, str]]":
+    """One column in the contract's type, and what is wrong with the rows that do not fit."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -69,7 +77,7 @@ def _cast_column(values: "pa.Array", column: "Column", nulls: tuple[str, ...]) -
     if column.type == "array":
         if nulls and pa.types.is_string(values.type):
             values = _without(values, pc.is_in(pc.utf8_trim_whitespace(values), pa.array(nulls, values.type)))
-        return lists.cast_lists(values, column, lambda items, item: _cast_column(items, item, ()))
+        return lists.cast_lists(values, column, lambda items, item: cast_column(items, item, ()))
     if pa.types.is_floating(values.type):
         values = _without(values, pc.is_nan(values))
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):

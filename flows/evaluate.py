@@ -39,7 +39,9 @@ def evaluate_step(settings: Settings, name: str, needs: tuple[str, ...], ablatio
             "split": SPLIT,
             "ablation": random_start(outputs),
             "code": code_of(["flows.evaluate", f"training.recipes.{version.experiment['recipe']}"]),
-            "libraries": libraries("numpy", "scipy", "scikit-learn", "torch", "transformers"),
+            "libraries": libraries(
+                "numpy", "scipy", "scikit-learn", *settings_class(version.experiment["recipe"]).libraries
+            ),
         }
 
     def run(outputs: Outputs, progress: Progress, key: str) -> dict[str, Any]:
@@ -55,10 +57,12 @@ def evaluate(settings: Settings, version: ModelVersion, progress: Progress, rand
     """Write the evaluation of a version. Returns its artifact's digest. Raises WrongInput for a model that has none."""
     from training.baseline import fit_baseline
     from training.evaluation import evaluate_classification
+    from training.table_baseline import fit_table_baseline
 
     store = settings.object_store
     recipe = version.experiment["recipe"]
-    if settings_class(recipe).evaluates != "classification":
+    kind = settings_class(recipe)
+    if kind.evaluates != "classification":
         raise WrongInput(f"model {version.ref}: recipe '{recipe}' has no evaluation on a test split; its validation "
                          "metrics are on its run (slipway runs)")  # fmt: skip
     data = registry.resolve(store, version.dataset)
@@ -75,7 +79,7 @@ def evaluate(settings: Settings, version: ModelVersion, progress: Progress, rand
         progress.update(1, 5, "answering with the model from random weights")
         random_predictions = answer(store, random_start, test, contract)[1]["prediction"].to_pylist()
     progress.update(2, 5, "baseline")
-    baseline = fit_baseline(
+    baseline = (fit_table_baseline if kind.reads == "table" else fit_baseline)(
         splits["train"],
         splits["validation"],
         test,
@@ -118,21 +122,27 @@ def answer(store: Store, model: str, test: Any, contract: Any) -> tuple[list[str
     import pyarrow as pa
 
     predictor = load_predictor(store, model)
-    answers = predictor(test.select(list(contract.inputs)).to_pylist())
-    texts = zip(*(test[name].to_pylist() for name in contract.inputs), strict=True)
+    rows = test.select(list(contract.inputs)).to_pylist()
+    answers = predictor(rows)
     table = pa.table(
         {
             "row_id": test["row_id"],
             "label": pa.array([str(value) for value in test[contract.label].to_pylist()]),
             "prediction": pa.array([one["label"] for one in answers]),
             "confidence": pa.array([one["confidence"] for one in answers], pa.float64()),
-            "text": pa.array(["\n".join(map(str, row)) for row in texts]),
+            "text": pa.array([_shown(row, contract) for row in rows]),
         }
     )
     if answers and all(set(predictor.labels) <= one.get("scores", {}).keys() for one in answers):
         shares = [[one["scores"][label] for label in predictor.labels] for one in answers]
         table = table.append_column("probabilities", pa.array(shares, pa.list_(pa.float32())))
     return predictor.labels, table
+
+
+def _shown(row: dict[str, Any], contract: Any) -> str:
+    """A row's inputs on a page: a text alone, other columns by name."""
+    texts = all(contract.column(name).type == "string" for name in row)
+    return "\n".join(str(value) if texts else f"{name}: {value}" for name, value in row.items())
 
 
 def load_predictor(store: Store, model: str) -> Any:

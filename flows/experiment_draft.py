@@ -40,8 +40,11 @@ def draft_experiment(store: Store, recipe: str, reference: str) -> str:
     ]
     lines += _roles(kind, needed)
     lines += ["", "settings:  # of the recipe", *_fields(kind, {})]
-    lines += ["", "training:", *_fields(Training, CHOSEN)]
-    lines += ["", "scaling:  # where it runs; changes no result", *_fields(Scaling, {"workers": 1})]
+    if kind.trains:
+        lines += ["", "training:", *_fields(Training, CHOSEN)]
+        lines += ["", "scaling:  # where it runs; changes no result", *_fields(Scaling, {"workers": 1})]
+    else:
+        lines += ["", "training:  # fitted in one go, in one process", "  seed: 0"]
     if kind.evaluates:
         lines += _gates(_majority(store, version, contract.label))
     text = "\n".join(lines) + "\n"

@@ -22,6 +22,11 @@ def experiment_schema(recipe: str | None = None) -> dict[str, Any]:
         fields["settings"] = settings
         roles = {role: {"type": "string", "description": meaning} for role, meaning in kind.roles.items()}
         fields["from"] = {"type": "object", "properties": roles, "additionalProperties": False}
+        if not kind.trains:
+            seed = shared["Training"]["properties"]["seed"]
+            fields["training"] = {"type": "object", "properties": {"seed": seed}, "additionalProperties": False}
+            schema["required"].remove("training")
+            del fields["scaling"]
     gates = {}
     for name in gate_names():
         gates[name] = load_gate(name).model_json_schema()

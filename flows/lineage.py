@@ -122,6 +122,8 @@ def _steps(store: Store, first: dict[str, Any], row_id: str, steps_done: int) ->
     experiment = validate_experiment(first["experiment"], "experiment")
     prepared = artifacts.load(store, "prepared", first["prepared"])
     index, num_samples = _samples(experiment, artifacts.fetch(store, prepared), row_id)
+    if not experiment.recipe_settings.trains:
+        return list(range(1, steps_done + 1)) if index else []
     order = SampleOrder(stream_seed(experiment.training.seed, "samples"), num_samples)
     batch_size = experiment.training.batch_size
     epochs = -(-steps_done * batch_size // num_samples) if num_samples else 0

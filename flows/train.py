@@ -15,6 +15,7 @@ from infra.errors import WrongInput
 from infra.progress import Progress
 from infra.settings import Settings
 from training.experiment import Experiment
+from training.recipe import settings_class
 from training.refusals import refuse_here
 
 UNSEEN_IN_RESULTS = {"checkpoint_every_s", "checkpoint_every_steps", "keep_checkpoints", "budget", "diagnose_every"}
@@ -30,16 +31,18 @@ def train_step(
     store = settings.object_store
     sources = read_sources(settings, experiment)
     prepared = f"prepare {experiment.name}"
+    kind = settings_class(experiment.recipe)
+    learner = "training.worker" if kind.trains else "training.fitter"
 
     def ingredients(outputs: Outputs) -> dict[str, Any]:
         return {
             "prepared": outputs[prepared]["prepared"],
             "recipe": experiment.recipe,
             "settings": experiment.settings,
-            "training": experiment.training.model_dump(mode="json", exclude=UNSEEN_IN_RESULTS),
+            "training": {name: kept for name, kept in experiment.learning.items() if name not in UNSEEN_IN_RESULTS},
             "from": {role: source.digest(settings, outputs) for role, source in sources.items()},
-            "code": code_of(["training.worker", f"training.recipes.{experiment.recipe}"]),
-            "libraries": libraries("torch", "transformers", "tokenizers", "numpy"),
+            "code": code_of([learner, f"training.recipes.{experiment.recipe}"]),
+            "libraries": libraries(*kind.libraries),
         }
 
     def run(outputs: Outputs, progress: Progress, key: str) -> dict[str, Any]:
@@ -55,7 +58,7 @@ def train_step(
             prepared=outputs[prepared]["prepared"],
             sources={role: source.place(outputs) for role, source in sources.items()},
             facts={
-                "parameters": _flat(experiment.model_dump(mode="json", by_alias=True, include=_PARAMETERS)),
+                "parameters": _flat(_parameters(experiment)),
                 "tags": {"slipway.key": key, "slipway.dataset": version.ref, "slipway.author": settings.author_name},
                 "dataset": {"name": version.name, "digest": version.digest, "counts": version.counts},
             },
@@ -118,7 +121,10 @@ def _sign(settings: Settings, model: str, first: dict[str, Any]) -> None:
     signatures.sign_model(settings.object_store, model, path)
 
 
-_PARAMETERS = {"recipe", "dataset", "sources", "settings", "training", "scaling"}
+def _parameters(experiment: Experiment) -> dict[str, Any]:
+    """What MLflow shows as the run's parameters."""
+    told = {"recipe", "dataset", "sources", "settings", *({"scaling"} if experiment.recipe_settings.trains else ())}
+    return {**experiment.model_dump(mode="json", by_alias=True, include=told), "training": experiment.learning}
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -51,7 +51,7 @@ def try_package(
         try:
             done = subprocess.run(
                 [sys.executable, "-I", __file__],
-                input=json.dumps(job, default=_pixels),
+                input=json.dumps(job, default=_plain),
                 capture_output=True,
                 text=True,
                 cwd=folder,
@@ -67,10 +67,13 @@ def try_package(
         return _failed(ended)
 
 
-def _pixels(value: Any) -> dict[str, str]:
-    """Bytes on their way to the child."""
+def _plain(value: Any) -> Any:
+    """Bytes, dates and times on their way to the child."""
     from base64 import b64encode
+    from datetime import date
 
+    if isinstance(value, date):  # a time is one, too
+        return value.isoformat()
     if not isinstance(value, bytes):
         raise TypeError(f"a {type(value).__name__} cannot be given to a package; inputs are JSON values or bytes")
     return {"base64": b64encode(value).decode()}

@@ -22,7 +22,7 @@ class NodeEnergy:
     def __init__(self, store: Store, run: str, attempt: int, node: int, country: str):
         self.store, self.country = store, country
         self.key = f"runs/{run}/attempts/{attempt}/energy-{node}.json"
-        self.ended = threading.Event()
+        self.begun, self.ended = threading.Event(), threading.Event()
         self.thread = threading.Thread(target=self._count, daemon=True)
 
     def __enter__(self) -> "NodeEnergy":
@@ -31,10 +31,14 @@ class NodeEnergy:
 
     def __exit__(self, *_: object) -> None:
         self.ended.set()
-        self.thread.join()
+        if self.begun.is_set():
+            self.thread.join()
 
     def _count(self) -> None:
         tracker, newest = _tracker(self.country)
+        if self.ended.is_set():
+            return  # a fit of a second was over before the tracker had been imported: no figure, and not a nought
+        self.begun.set()
         tracker.start()  # seconds: it looks for what the machine can measure
         last = False
         while not last:
@@ -58,11 +62,14 @@ def spent(store: Store, run: str) -> dict[str, float]:
 
 def _tracker(country: str) -> tuple[Any, dict[str, float]]:
     """A codecarbon tracker of this machine that asks no server, and the dict its `flush` keeps up to date."""
+    import logging
+
     from codecarbon import OfflineEmissionsTracker
     from codecarbon.input import DataSource
     from codecarbon.output_methods.base_output import BaseOutput
     from codecarbon.output_methods.emissions_data import EmissionsData
 
+    logging.getLogger("codecarbon").setLevel(logging.CRITICAL)  # its own log_level comes after its first lines
     newest: dict[str, float] = {"energy_kwh": 0.0, "co2_kg": 0.0}
 
     class Keep(BaseOutput):

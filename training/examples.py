@@ -2,12 +2,14 @@
 
 import hashlib
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from data_contracts.contract import Column
 from training.recipe import load_recipe, settings_class
 
 
@@ -16,6 +18,10 @@ class ExampleContract:
     name: str = "example"
     inputs: tuple[str, ...] = ("text",)
     label: str | None = "label"
+    nulls: tuple[str, ...] = ("",)
+
+    def column(self, name: str) -> Column:
+        return Column(name=name, type="string", arrow="string", required=name in ("text", "count"))
 
 
 def texts(num_rows: int, seed: int) -> pa.Table:
@@ -28,7 +34,29 @@ def texts(num_rows: int, seed: int) -> pa.Table:
     return pa.table({"row_id": ids, "text": rows, "label": [f"label {label}" for label in labels]})
 
 
-EXAMPLES = {"text": texts}
+def tables(num_rows: int, seed: int) -> pa.Table:
+    """Numbers, categories, a date and a truth value, some missing; they tell which of three labels, but for noise."""
+    rng = np.random.default_rng(seed)
+    count, size = rng.integers(0, 100, num_rows), rng.normal(0, 1, num_rows)
+    colour = rng.choice(["red", "green", "blue"], num_rows)
+    score = count / 60 + np.where(colour == "red", 1, 0) + np.abs(size) / 2 + rng.normal(0, 0.1, num_rows)
+    missing = rng.random(num_rows) < 0.1
+    columns = {
+        "count": count,
+        "size": pa.array(np.where(missing, np.nan, size), from_pandas=True),
+        "colour": pa.array(colour.tolist()),
+        "day": pa.array([date(2024, 1, 1) + timedelta(days=int(number)) for number in rng.integers(0, 365, num_rows)]),
+        "open": rng.random(num_rows) < 0.5,
+    }
+    ids = [hashlib.sha256(f"{seed} {row}".encode()).hexdigest() for row in range(num_rows)]
+    return pa.table({"row_id": ids, **columns, "label": [f"label {min(int(value), 2)}" for value in score]})
+
+
+EXAMPLES = {"text": texts, "table": tables}
+CONTRACTS = {
+    "text": ExampleContract(),
+    "table": ExampleContract(inputs=("count", "size", "colour", "day", "open")),
+}
 
 
 def open_recipe(name: str, folder: Path, num_train: int = 200, **settings: Any) -> Any:
@@ -40,6 +68,6 @@ def open_recipe(name: str, folder: Path, num_train: int = 200, **settings: Any) 
     folder.mkdir(parents=True, exist_ok=True)
     if not any(folder.iterdir()):
         splits = {"train": make(num_train, 1), "validation": make(60, 2), "test": make(60, 3)}
-        recipe.prepare(splits, ExampleContract(), folder, lambda note: None)
+        recipe.prepare(splits, CONTRACTS[kind.reads], folder, lambda note: None)
     recipe.open(folder)
     return recipe

@@ -1,6 +1,6 @@
 """An experiment: recipe + dataset + settings, one YAML, validated into frozen, typed configuration.
 
-Gates, promotion, schedule and monitor are part of the same file and are left as they are here: `flows.config` reads them.
+Gates, promotion, schedule and monitor are part of the same file and stay as they are here: `flows.config` reads them.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from infra.errors import WrongInput, choices
 from training.recipe import RecipeSettings, recipe_names, settings_class
-from training.refusals import refuse_settings
+from training.refusals import refuse_scaling_of_fit, refuse_settings, section_of_fit
 
 FOLDER = Path(__file__).parent / "experiments"
 
@@ -145,6 +145,12 @@ class Experiment(Strict):
         return settings_class(self.recipe)(**self.settings)
 
     @property
+    def learning(self) -> dict[str, Any]:
+        """The section `training` as far as it has a meaning: of a recipe fitted in one go, the seed."""
+        only = None if self.recipe_settings.trains else {"seed"}
+        return self.training.model_dump(mode="json", include=only)
+
+    @property
     def dataset_name(self) -> str:
         return self.dataset.partition("@")[0]
 
@@ -174,14 +180,14 @@ def load_experiment(name: str, overrides: list[str] | tuple[str, ...] = ()) -> E
         raise WrongInput(f"experiment {path}: is not YAML ({error})") from error
     if not isinstance(body, dict):
         raise WrongInput(f"experiment {path}: holds {type(body).__name__}, not keys and values; see slipway recipes")
+    if isinstance(body.get("schedule"), dict):  # YAML 1.1 reads the key `on` as true
+        body["schedule"] = {"on" if key is True else key: value for key, value in body["schedule"].items()}
     body.setdefault("name", path.stem.lower())
     for override in overrides:
         _override(body, override)
     return validate_experiment(body, f"experiment {path}")
 
 
-    if isinstance(body.get("schedule"), dict):  # YAML 1.1 reads the key `on` as true
-        body["schedule"] = {"on" if key is True else key: value for key, value in body["schedule"].items()}
 def validate_experiment(body: dict[str, Any], where: str) -> Experiment:
     """Check a resolved body. Raises WrongInput naming the field, what was found and the nearest key."""
     unknown = [key for key in body if key not in _fields(Experiment)]
@@ -195,6 +201,10 @@ def validate_experiment(body: dict[str, Any], where: str) -> Experiment:
         checked = settings(**(body.get("settings") or {}))
     except ValidationError as error:
         raise WrongInput(_one_line(error, where, ("settings",), settings)) from error
+    if not settings.trains:
+        given = body.get("training") or {}
+        if isinstance(given, dict):
+            body = {**body, "training": section_of_fit(given, body["recipe"], where)}
     try:
         experiment = Experiment(**{key: value for key, value in body.items() if value is not None})
     except ValidationError as error:
@@ -206,7 +216,10 @@ def validate_experiment(body: dict[str, Any], where: str) -> Experiment:
     for role, meaning in roles.items():
         if meaning.startswith("required") and role not in experiment.sources:
             raise WrongInput(f"{where}: from.{role} is missing; recipe '{experiment.recipe}' needs it ({meaning})")
-    refuse_settings(experiment, settings.additive, where)
+    if settings.trains:
+        refuse_settings(experiment, settings.additive, where)
+    else:
+        refuse_scaling_of_fit(experiment, where)
     return experiment.model_copy(update={"settings": checked.model_dump(mode="json")})
 
 

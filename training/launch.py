@@ -86,8 +86,9 @@ def train(
     if state.status != "finished":
         if not take_over:
             _refuse_live_attempt(log, state)
-        progress.say("starting Ray")  # before anything is written: a cluster that is too small leaves no trace
-        connect(settings, experiment.scaling.workers, experiment.scaling.gpus_per_worker)
+        if experiment.recipe_settings.trains:
+            progress.say("starting Ray")  # before anything is written: a cluster that is too small leaves no trace
+            connect(settings, experiment.scaling.workers, experiment.scaling.gpus_per_worker)
     if not state.first:
         log.append(
             "run",
@@ -119,7 +120,13 @@ def _attempts(
     watcher = threading.Thread(target=_show_progress, args=(log, progress, projection, ended), daemon=True)
     watcher.start()
     try:
-        _fit(request, settings, log, progress, state.attempt, driver)
+        if request.experiment.recipe_settings.trains:
+            _fit(request, settings, log, progress, state.attempt, driver)
+        else:
+            from training.fitter import fit
+
+            progress.say("fitting")
+            fit(request.for_worker(settings, log.run, state.attempt, driver))
     except SlipwayError:
         state = read_tail(log)
         if state.status != "failed" or state.attempt_entry.get("driver") != driver:

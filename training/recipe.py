@@ -1,19 +1,22 @@
-"""What a recipe is, read without torch: its settings, its roles, where it lies. The learning half is `training.task`.
+"""What a recipe is, read without torch: its settings, its roles, where it lies. How it learns: `training.task`, `fit`.
 
 `training/recipes/<name>.py` adds a recipe. It holds a docstring (a lab sheet: paper, how ours differs, command,
-hardware and time, expected figure), a frozen class `Settings(RecipeSettings)`, and a class
-`Recipe(training.task.Recipe)`.
+hardware and time, expected figure), a frozen class `Settings(RecipeSettings)`, and a class `Recipe`: of
+`training.task.Recipe` where gradients train it, of `training.fit.Recipe` where it is fitted in one go.
 Plans, listings and checks of experiments read only the docstring and `Settings`, so torch is not imported for them.
 """
 
 import ast
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from infra import artifacts
 from infra.errors import WrongInput, choices
+from infra.store import Store
 
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -29,8 +32,12 @@ class RecipeSettings(BaseModel):
     """Role -> the files of its source that preparing reads: a change of the others prepares nothing again."""
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     """Name -> settings; `tiny` trains in seconds on a CPU and is what the shared tests build."""
+    trains: ClassVar[bool] = True
+    """Whether gradients train it, in the loop; when not, it is fitted in one go (`training.fit`)."""
     reads: ClassVar[str] = "text"
-    """The kind of data: the shared tests bring examples of it."""
+    """The kind of data, "text" or "table": the shared tests bring examples of it, the evaluation a baseline for it."""
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "tokenizers", "numpy")
+    """Those that what is learned depends on: another version of one trains again."""
     additive: ClassVar[bool] = True
     """Whether the losses sum over samples, as `Task.additive` says: else a batch is never split."""
     evaluates: ClassVar[str] = ""
@@ -108,8 +115,18 @@ def settings_class(name: str) -> type[RecipeSettings]:
 
 
 def load_recipe(name: str) -> Any:
-    """The module of a recipe; imports torch."""
+    """The module of a recipe; imports torch where gradients train it."""
     import importlib
 
     recipe_path(name)
     return importlib.import_module(f"training.recipes.{name}")
+
+
+def source_folders(store: Store, sources: Mapping[str, dict[str, str]]) -> dict[str, Path]:
+    """The local folder of each role's source, its files verified. sources: as `training.launch.Request` has them."""
+    return {
+        role: Path(source["folder"])
+        if "folder" in source
+        else artifacts.fetch(store, artifacts.load(store, "models", source["digest"]))
+        for role, source in sources.items()
+    }

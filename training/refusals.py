@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from infra.errors import WrongInput
 
@@ -36,6 +36,34 @@ def refuse_settings(experiment: "Experiment", additive: bool, where: str) -> Non
             f"{where}: training.compile: does not go with scaling.sharding fsdp here; write sharding: ddp, or leave "
             "compile out"
         )
+
+
+def section_of_fit(given: "Mapping[str, Any]", recipe: str, where: str) -> dict[str, Any]:
+    """The section `training` of a recipe that is fitted in one go: the seed, and the rest as it is by default.
+
+    Raises WrongInput for a field that says something, for it would change nothing.
+    """
+    from training.experiment import Training
+
+    usual = Training(steps=1).model_dump(mode="json")
+    for name, value in given.items():
+        if name != "seed" and name in usual and value != usual[name]:
+            raise WrongInput(
+                f"{where}: training.{name}: recipe '{recipe}' is fitted in one go and has none; leave it out, or look "
+                f"for its like among the recipe's settings (slipway recipes draft {recipe} DATASET)"
+            )
+    return {**given, "steps": 1}
+
+
+def refuse_scaling_of_fit(experiment: "Experiment", where: str) -> None:
+    from training.experiment import Scaling
+
+    usual = Scaling()
+    for name in Scaling.model_fields:
+        if (found := getattr(experiment.scaling, name)) != getattr(usual, name):
+            raise WrongInput(
+                f"{where}: scaling.{name}: {found}: recipe '{experiment.recipe}' is fitted in one process; leave it out"
+            )
 
 
 def refuse_here(experiment: "Experiment", counts: Mapping[str, int]) -> None:

@@ -28,8 +28,7 @@ How the kinds of model fit, without a branch in the loop:
   (seed, step, rank).
 - *packed sequences*: a batch is what `Recipe.batch` returns; the loop only moves its tensors to the device.
 - *sharded parameters*: the loop shards `Task.shards()` (FSDP2) instead of wrapping in DDP.
-- *fits without gradients* (a tokenizer, a linear baseline): `Recipe.prepare`; a recipe of nothing else has
-  `trains = False` and its prepared files are its model.
+- *fits without gradients* (trees, a tokenizer, a linear baseline): not here; `training.fit`.
 - *a periodic pass that chooses data* (hard negatives): `Recipe.refresh`, called on every worker before each epoch.
 """
 
@@ -42,9 +41,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
+from training import model
 from training.experiment import Training
+from training.model import ModelFiles as ModelFiles
+from training.model import Predictor as Predictor
 from training.randomness import SampleKeys
-from training.recipe import RecipeSettings
 
 Batch = Mapping[str, Any]
 """Tensors by name; `to_device` moves them, objects with a `to` included."""
@@ -105,46 +106,8 @@ class Task(torch.nn.Module, ABC):
         return []
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelFiles:
-    """How a saved model is loaded and asked, wherever it is."""
-
-    loader: str
-    """`module:function`, called with the folder; returns a `Predictor`."""
-    input_columns: tuple[str, ...]
-    input_example: tuple[dict[str, str], ...]
-    outputs: tuple[tuple[str, str], ...] = (("label", "string"), ("confidence", "double"))
-    """Column and MLflow type of each answer."""
-
-
-class Predictor(ABC):
-    """A saved model that answers, on CPU or GPU, without dropout or gradient."""
-
-    @abstractmethod
-    def __call__(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """One answer a row, in order; keys at least those of `ModelFiles.outputs`."""
-
-
-class Recipe(ABC):
-    """One kind of model: how its data is prepared, its batches made, its task built, its model saved."""
-
-    trains: ClassVar[bool] = True
-
-    def __init__(self, settings: RecipeSettings, sources: Mapping[str, Path]):
-        """`sources`: the local folder of what each role of `from:` gave."""
-        self.settings, self.sources = settings, sources
-
-    @abstractmethod
-    def prepare(self, splits: Mapping[str, Any], contract: Any, folder: Path, say: Callable[[str], None]) -> None:
-        """Write what training reads into `folder`. splits: name -> pyarrow.Table with the contract's columns and
-        `row_id`. Raises WrongInput when the contract lacks what the recipe needs."""
-
-    @abstractmethod
-    def open(self, folder: Path) -> None:
-        """Open what `prepare` wrote, memory-mapped; before `num_samples`, `batch` and `build`."""
-
-    @abstractmethod
-    def num_samples(self, split: str) -> int: ...
+class Recipe(model.Recipe):
+    """One kind of model that the loop trains: how its batches are made, its task built, its model saved."""
 
     @abstractmethod
     def batch(self, split: str, index: np.ndarray, keys: SampleKeys) -> Batch:
@@ -154,15 +117,11 @@ class Recipe(ABC):
         """Tokens of all samples together, where samples are made of tokens."""
         return None
 
-    def row_ids(self, split: str, index: np.ndarray) -> list[str]:
-        """The id of the dataset's row that each of these samples (N,) is made of, from what `prepare` wrote."""
-        raise NotImplementedError(f"{type(self).__module__}: add row_ids, so that a run can say which rows it saw")
-
     @abstractmethod
     def build(self) -> Task:
         """The task, on CPU, its initial weights a function of torch's seed alone."""
 
-    def refresh(self, task: Task, epoch: int) -> None:  # noqa: B027 (most recipes choose nothing)
+    def refresh(self, task: Task, epoch: int) -> None:
         """Choose data for the epoch that begins (hard negatives)."""
 
     @abstractmethod

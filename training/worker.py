@@ -13,9 +13,9 @@ from typing import Any
 from infra import artifacts
 from infra.errors import SlipwayError, WrongInput
 from infra.patience import patiently
-from infra.store import Store, open_store
+from infra.store import open_store
 from training.experiment import Experiment, validate_experiment
-from training.recipe import load_recipe
+from training.recipe import load_recipe, source_folders
 from training.run_log import AttemptLog, Overtaken, RunLog, begin_attempt, read_tail
 
 PEER_FAILURE_S = 10.0
@@ -70,8 +70,7 @@ def _train(config: dict[str, Any], experiment: Experiment, world: Any, log: RunL
     from training.state import TrainState
 
     store, training = log.store, experiment.training
-    sources = {role: _source_folder(store, source) for role, source in config["sources"].items()}
-    recipe = load_recipe(experiment.recipe).Recipe(experiment.recipe_settings, sources)
+    recipe = load_recipe(experiment.recipe).Recipe(experiment.recipe_settings, source_folders(store, config["sources"]))
     recipe.open(artifacts.fetch(store, artifacts.load(store, "prepared", config["prepared"])))
     num_steps = training.num_steps(recipe.num_samples("train"))
 
@@ -121,12 +120,6 @@ def _train(config: dict[str, Any], experiment: Experiment, world: Any, log: RunL
         if energy:
             energy.__exit__()  # what it counted last belongs to the run's figure
         recorder.end("finished", model=model.digest, **facts, **patiently(lambda: spent(store, log.run), recorder.say))
-
-
-def _source_folder(store: Store, source: dict[str, str]) -> Path:
-    if "folder" in source:
-        return Path(source["folder"])
-    return artifacts.fetch(store, artifacts.load(store, "models", source["digest"]))
 
 
 def _begin_attempt(log: RunLog, config: dict[str, Any], workers: int) -> tuple[AttemptLog, dict[str, Any] | None]:

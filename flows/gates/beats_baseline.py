@@ -35,8 +35,8 @@ class BeatsBaseline(Gate):
             how_well = "does better" if found.high < 0 else "does as well"
             sentence = (
                 f"A linear model {how_well}: {linear} trains in seconds, and against it this model shows {seen}. What "
-                "would change it: starting from an encoder pretrained on much more text (--set base=PATH), more "
-                "labelled rows, or longer pretraining. Until then the linear model is the cheaper choice."
+                "would change it: more labelled rows, other settings, or, for text, an encoder pretrained on much more "
+                "of it (--set base=PATH). Until then the linear model is the cheaper choice."
             )
         return self.verdict(
             passed,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.prove import Options, Say
-from training.recipe import load_recipe, recipe_names, settings_class
+from training.recipe import recipe_names, settings_class
 
 SIZES = (1, 2, 4)
 BATCH_SIZE = 15
@@ -18,7 +18,7 @@ def prove(options: Options, say: Say, sizes: tuple[int, ...] = SIZES) -> dict[st
     """Starts groups of plain processes; the options change nothing."""
     import torch.multiprocessing as multiprocessing
 
-    names = [name for name in recipe_names() if load_recipe(name).Recipe.trains]
+    names = [name for name in recipe_names() if settings_class(name).trains]
     arms: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="slipway-prove-") as folder:
         for name in names:

@@ -28,6 +28,8 @@ WHOLE = {
 }
 DIGITS = {"fashion_mnist": ("fashion_mnist", 60000, 10000), "mnist": ("mnist", 60000, 10000)}
 ELSEWHERE = {"library-docs", "library-docs-text"}
+PARTS = {"bike"}
+"""Of a set that is there whole under another name."""
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +46,7 @@ def registered(store: FolderStore, name: str, folder: Path) -> Version:
 
 
 def test_every_shipped_contract_is_read() -> None:
-    assert set(shipped()) == SETS.keys() | WHOLE.keys() | DIGITS.keys() | ELSEWHERE
+    assert set(shipped()) == SETS.keys() | WHOLE.keys() | DIGITS.keys() | ELSEWHERE | PARTS
     for name in shipped():
         assert load_contract(name).name == name
 
@@ -76,6 +78,17 @@ def test_the_published_test_images_are_the_test_split(name: str, stores: FolderS
     assert 0.09 < counts["validation"] / train < 0.11
     first = read_split(stores, version, "test").slice(0, 1).to_pylist()[0]
     assert len(first["image"]) == 28 * 28 and first["label"] == {"mnist": 7, "fashion_mnist": "Ankle boot"}[name]
+
+
+@pytest.mark.shared_data
+def test_bike_is_the_first_year_and_busy_is_above_its_median_hour(stores: FolderStore, shared_data: Path) -> None:
+    version, _ = register(stores, load_contract("bike"), str(shared_data / "drift_bike"), cache=stores.folder / "cache")
+    assert damage(stores, version) is None
+    assert version.counts["filtered"] == 17379 - 8645
+    rows = [row for split in ("train", "validation", "test") for row in read_split(stores, version, split).to_pylist()]
+    assert len(rows) == 8645 and {row["yr"] for row in rows} == {0}
+    assert sorted(row["cnt"] for row in rows)[len(rows) // 2] == 109
+    assert all(row["busy"] == (row["cnt"] > 109) for row in rows)
 
 
 @pytest.mark.shared_data

@@ -1,4 +1,5 @@
-"""What every recipe must do, found by its name: a new file in training/recipes/ is tested by being there."""
+"""What every recipe that gradients train must do, found by its name: a new file in training/recipes/ is tested by being
+there. Those that are fitted in one go: test_fits.py."""
 
 import math
 from pathlib import Path
@@ -18,7 +19,7 @@ from training.randomness import SampleKeys
 from training.recipe import recipe_names, recipe_summary, settings_class
 from training.sharding import Sharding, World, whole
 
-pytestmark = pytest.mark.parametrize("name", recipe_names())
+pytestmark = pytest.mark.parametrize("name", [name for name in recipe_names() if settings_class(name).trains])
 NO_DROPOUT: dict[str, Any] = {"dropout": 0.0}
 
 

@@ -23,6 +23,7 @@ from torch.nn import functional
 from infra.errors import WrongInput
 from training import task
 from training.encoders import fresh_bert, load_pretrained, save_pretrained
+from training.model import label_answers
 from training.randomness import SampleKeys
 from training.recipe import EncoderSettings
 from training.temperature import fit_temperature
@@ -251,13 +252,7 @@ class LabelPredictor(task.Predictor):
         return out
 
     def __call__(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        answers = []
-        for shares in self.probabilities(rows):
-            order = np.argsort(-shares, kind="stable")
-            scores = {self.labels[position]: float(shares[position]) for position in order}
-            best = self.labels[order[0]]
-            answers.append({"label": best, "confidence": scores[best], "scores": scores})
-        return answers
+        return label_answers(self.labels, self.probabilities(rows))
 
 
 def load_predictor(folder: Path) -> LabelPredictor:
