@@ -113,17 +113,19 @@ def _schema_rules(column: "Column") -> list[Rule]:
 
 def _budget_rules(column: "Column") -> list[Rule]:
     """A length that filters is no rule: what it leaves out is not judged."""
+
+    def at_most(limits: dict[str, float], **told: Any) -> Rule:
+        bounds = {"column": column.name, **limits}
+        return Rule(field=column.name, expectation="expect_column_values_to_be_between", kwargs=bounds, **told)
+
     found = []
-    between = "expect_column_values_to_be_between"
-    if column.length is not None and OVER_LENGTH[column.length["over"]]:
+    if column.length is not None and (severity := OVER_LENGTH[column.length["over"]]):
         most, unit = column.length["maximum"], column.length["unit"]
         found.append(
-            Rule(
-                field=column.name,
+            at_most(
+                {"max_value": most},
                 name="length-budget",
-                expectation=between,
-                kwargs={"column": column.name, "max_value": most},
-                severity=OVER_LENGTH[column.length["over"]],
+                severity=severity,
                 sentence=f"has more than {most:,} {unit}",
                 measure=unit,
             )
@@ -131,11 +133,9 @@ def _budget_rules(column: "Column") -> list[Rule]:
     if column.language is not None:
         expected, limit = column.language["expected"], column.language["limit"]
         found.append(
-            Rule(
-                field=column.name,
+            at_most(
+                {"max_value": 0, "mostly": 1 - limit},
                 name="language",
-                expectation=between,
-                kwargs={"column": column.name, "max_value": 0, "mostly": 1 - limit},
                 severity=OVER_LANGUAGE[column.language["over"]],
                 sentence=f"look to be in another language than {LANGUAGES[expected]} (limit {limit:.1%})",
                 measure=f"not {expected}",
