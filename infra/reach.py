@@ -13,6 +13,7 @@ from infra.secret import Secret
 from infra.settings import Settings
 
 REACH_S = 3.0
+LOGIN_S = 10.0
 PREFECT_S = 15.0
 """A busy server takes its time, and a retrain is worth it."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -76,30 +77,34 @@ def is_database_server(address: str) -> bool:
 def knock_database(setting: str, address: str) -> None:
     """Log in to a database server and out again; nothing for a file or for no address.
 
-    Raises WrongInput: nobody there, wrong password, no such database, no driver.
+    Raises WrongInput: nobody there, wrong password, no such database.
     """
     if not is_database_server(address):
         return
     knock(setting, address, address, DATABASE_PORTS[address.partition("://")[0].partition("+")[0]])
-    import sqlalchemy
+    if not address.startswith("postgres"):
+        return  # somebody listens there; the driver is MLflow's affair
+    import asyncio
 
-    revealed = Secret.inside(address).reveal()
-    for scheme in ("postgresql+asyncpg://", "postgres://"):  # ours is a blocking look
-        if revealed.startswith(scheme):
-            revealed = "postgresql://" + revealed.removeprefix(scheme)
-    variable = f"SLIPWAY_{setting.upper()}"
+    import asyncpg  # comes with Prefect
+    from sqlalchemy import make_url
+
+    parts = make_url(Secret.inside(address).reveal().replace("postgres://", "postgresql://", 1))
+
+    async def log_in() -> None:
+        session = await asyncpg.connect(
+            host=parts.host, port=parts.port or 5432, user=parts.username, password=parts.password,
+            database=parts.database, ssl=parts.query.get("sslmode"), timeout=LOGIN_S,
+        )  # fmt: skip
+        await session.close()
+
     try:
-        engine = sqlalchemy.create_engine(revealed, connect_args={"connect_timeout": int(REACH_S)})
-        try:
-            engine.connect().close()
-        finally:
-            engine.dispose()
-    except ImportError as error:
-        raise WrongInput(f"{setting} '{address}': its driver is not installed ({error}); install it") from error
-    except (sqlalchemy.exc.SQLAlchemyError, ValueError) as error:
-        told = " ".join(str(getattr(error, "orig", None) or error).split())
-        what = "create it or change" if "does not exist" in told else "check the user and password in"
-        raise WrongInput(f"{setting} '{address}': refuses us ({told}); {what} {variable}") from error
+        asyncio.run(log_in())
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
+        what = "create it or change" if "does not exist" in str(error) else "check the user and password in"
+        raise WrongInput(
+            f"{setting} '{address}': refuses us ({error or type(error).__name__}); {what} SLIPWAY_{setting.upper()}"
+        ) from error
 
 
 def knock_prefect(settings: Settings) -> str:

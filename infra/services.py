@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,8 +67,8 @@ def up(
     """Start what does not run, and wait until it answers. What is configured elsewhere is not started.
 
     runner: the command of the runner, given the settings with Prefect's address. Raises WrongInput for an open door, a
-    port in use or a database that is not there, and SlipwayError when a server does not start; nothing that this call started and
-    that failed is left running.
+    port in use or a database that is not there, and SlipwayError when a server does not start; what failed is not
+    left running.
     """
     if lacking := open_doors(settings):
         raise WrongInput(lacking[0])
@@ -138,6 +139,11 @@ def _mlflow(settings: Settings, port: int) -> Launch:
     command = [sys.executable, "-P", "-m", "mlflow", "server", "--host", settings.host, "--port", str(port),
                "--workers", "1"]  # fmt: skip
     if settings.mlflow_password:
+        if find_spec("flask_wtf") is None:
+            raise WrongInput(
+                "setting mlflow_password: MLflow asks for passwords with Flask-WTF, which is not installed; "
+                "pip install 'slipway[cluster]'"
+            )
         configuration = place / "mlflow-auth.ini"
         configuration.write_text(
             "[mlflow]\ndefault_permission = READ\n"

@@ -204,7 +204,7 @@ def test_on_this_machine_alone_no_secret_is_asked_for(settings, host):
     assert services.open_doors(replace(settings, host=host)) == []
 
 
-def test_no_secret_stands_on_a_command_line_or_in_the_records(tmp_path):
+def test_no_secret_stands_on_a_command_line_or_in_the_records(tmp_path, monkeypatch):
     """Every user of a machine can read the command lines of all its processes."""
     given = Settings(
         workspace=str(tmp_path),
@@ -214,6 +214,10 @@ def test_no_secret_stands_on_a_command_line_or_in_the_records(tmp_path):
         mlflow_password=Secret("swordfish-five"),
     )
     service_records.folder_of(tmp_path).mkdir()
+    monkeypatch.setattr(services, "find_spec", lambda _: None)
+    with pytest.raises(WrongInput, match=r"mlflow_password: .*Flask-WTF.*slipway\[cluster\]"):
+        services._mlflow(given, 1)
+    monkeypatch.setattr(services, "find_spec", lambda _: object())
     for launch in (services._mlflow(given, 1), services._prefect(given, 2)):
         assert "swordfish-five" not in " ".join(launch.command) + launch.url
         assert any("swordfish-five" in value for value in launch.environment.values()), "but the server is told"
