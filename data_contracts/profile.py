@@ -26,16 +26,19 @@ MAX_CATEGORIES = 200
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 
 
-def profile(table: "pa.Table", contract: "Contract") -> dict[str, Any]:
-    """The profile of a version's kept rows, all splits together, with their `row_id`."""
-    sample = row_sample(pick(table), contract)
+def profile(table: "pa.Table", contract: "Contract", hashed: bool = False) -> dict[str, Any]:
+    """The profile of a version's kept rows, all splits together, with their `row_id`.
+
+    hashed: of a personal column the table holds `hidden` values already, as an inference log does.
+    """
+    sample = row_sample(pick(table), contract, hashed)
     personal = personal_columns(contract)
     columns = {}
     for column in contract.columns:
         values = table.column(column.name)
         found: dict[str, Any] = {"type": column.type, "rows": len(values), "nulls": values.null_count}
         if column.name in personal:
-            found |= {"personal": True} | _personal(values, contract)
+            found |= {"personal": True} | _personal(values, contract, hashed)
         elif column.type == "image":
             from data_contracts.pixels import brightness
 
@@ -53,7 +56,7 @@ def profile(table: "pa.Table", contract: "Contract") -> dict[str, Any]:
     }
 
 
-def _personal(values: "pa.ChunkedArray", contract: "Contract") -> dict[str, Any]:
+def _personal(values: "pa.ChunkedArray", contract: "Contract", done: bool) -> dict[str, Any]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -63,7 +66,7 @@ def _personal(values: "pa.ChunkedArray", contract: "Contract") -> dict[str, Any]
     if distinct > MAX_CATEGORIES:
         return {"distinct": distinct}
     counts = values.drop_null().value_counts().to_pylist()
-    hashed = {hidden(entry["values"], contract): entry["counts"] for entry in counts}
+    hashed = {entry["values"] if done else hidden(entry["values"], contract): entry["counts"] for entry in counts}
     return {"distinct": distinct, "categories": dict(sorted(hashed.items()))}
 
 

@@ -46,13 +46,15 @@ def pick(table: "pa.Table") -> "pa.Table":
     return table.take(order)
 
 
-def row_sample(table: "pa.Table", contract: "Contract") -> dict[str, Any]:
-    """{"row_ids": beginnings of ids, "columns": {name: one JSON value a row}} of the rows that `pick` chose."""
+def row_sample(table: "pa.Table", contract: "Contract", hashed: bool = False) -> dict[str, Any]:
+    """{"row_ids": beginnings of ids, "columns": {name: one JSON value a row}} of the rows that `pick` chose.
+
+    hashed: personal values are hashes already."""
     personal = personal_columns(contract)
     columns = {}
     for column in contract.columns:
         values = table.column(column.name)
-        if column.name in personal:
+        if column.name in personal and not hashed:
             columns[column.name] = [None if value is None else hidden(value, contract) for value in values.to_pylist()]
         elif column.type == "image":
             from data_contracts.pixels import statistics

@@ -19,6 +19,7 @@ from flows.commands import (
     prove,
     review,
     schedule,
+    serving,
     workspace,
 )
 from infra import interrupt
@@ -30,7 +31,7 @@ SECTIONS = {
     "Train": ["plan", "train", "runs", "stop", "compare", "recipes"],
     "Judge": ["evaluate", "gate", "gates", "review"],
     "Promote": ["keygen", "policy", "approve", "reject", "promote", "rollback", "champion", "history", "verify"],
-    "Use": ["predict", "retrain", "schedule"],
+    "Use": ["predict", "serve", "monitor", "retrain", "schedule"],
     "Keep": ["gc"],
     "Prove": ["prove"],
 }
@@ -63,7 +64,20 @@ def cli() -> None:
     """
 
 
-for group in (workspace, data, pipeline, experiments, gates, models, review, promotion, schedule, garbage, prove):
+for group in (
+    workspace,
+    data,
+    pipeline,
+    experiments,
+    gates,
+    models,
+    serving,
+    review,
+    promotion,
+    schedule,
+    garbage,
+    prove,
+):
     for command in group.COMMANDS:
         cli.add_command(command)
 

@@ -43,7 +43,7 @@ def drift_report(
         "drifted": len(drifted),
         "blocked": any(result.blocks for result in drifted),
         "not_compared": not_compared(profiles[0], profiles[1], contract),
-        "results": [{**asdict(result), "plot": _plot(result, profiles)} for result in results],
+        "results": [{**asdict(result), "plot": plot_of(result, profiles)} for result in results],
     }
 
 
@@ -84,14 +84,14 @@ def render(report: Mapping[str, Any]) -> str:
         report=report,
         headline=headline(report),
         tone="no" if report["blocked"] else "warn" if report["drifted"] or not results else "yes",
-        plots=[_drawn(result) for result in results if result["plot"]][:SHOWN_PLOTS],
+        plots=[drawn(result) for result in results if result["plot"]][:SHOWN_PLOTS],
     )
 
 
 # What is drawn ------------------------------------------------------------------------------------------------------
 
 
-def _plot(result: "DriftResult", profiles: list[dict[str, Any]]) -> dict[str, Any] | None:
+def plot_of(result: "DriftResult", profiles: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The two versions' shares beside each other: by bin of a range, or by category. None for an unknown test."""
     from data_contracts.drift import load_test
 
@@ -162,7 +162,7 @@ def _histogram(sides: list[list[float]], of: str = "") -> dict[str, Any] | None:
     return {"kind": "histogram", "of": of, "low": low, "high": high, "old": shares[0], "new": shares[1]}
 
 
-def _drawn(result: Mapping[str, Any]) -> dict[str, Any]:
+def drawn(result: Mapping[str, Any]) -> dict[str, Any]:
     """A result with its plot in the units of the page: a box of 300 x 100, or percent of the widest bar."""
     plot = result["plot"]
     if plot["kind"] == "histogram":

@@ -3,6 +3,7 @@
     monitor:
       window: 7d                        h, d or w after a whole number, or month; windows begin on a Monday, in UTC
       alarm: [input, prediction, estimated, real]     what of it is an alarm; the rest is only said
+      alpha: 0.005                      how often chance alone may make a window an alarm: one in 200
       drop: 0.05                        how far below the test split's accuracy an estimated or real one may fall
       minimum_rows: 50                  a window with fewer is shown and not judged
       within: month                     an input column: a window is compared with training rows of its values alone
@@ -76,6 +77,9 @@ class MonitorPolicy(Strict):
         "real",
     )
     """What is an alarm: drift of what the model sees, of what it says, its estimated accuracy, its real one."""
+    alpha: float = Field(0.005, gt=0, lt=1)
+    """How often chance alone may make a window drift, all its comparisons together. Smaller than the contract's own,
+    which is for two versions compared once: windows come for ever."""
     drop: float = Field(0.05, gt=0, lt=1)
     """How far below the test split's accuracy an estimated or real one may fall, its interval included."""
     minimum_rows: int = Field(50, ge=1)

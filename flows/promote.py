@@ -139,7 +139,7 @@ def promote_version(
 
 
 def todays(version: ModelVersion) -> Experiment:
-    """The experiment of a version with the gates and the policy of today's file, where there is one: they may have
+    """The experiment of a version with the gates and the policies of today's file, where there is one: they may have
     changed since the training. Raises WrongInput for a file that is wrong."""
     experiment = validate_experiment(version.experiment, f"experiment of {version.ref}")
     try:
@@ -147,7 +147,7 @@ def todays(version: ModelVersion) -> Experiment:
     except WrongInput:
         return experiment
     today = load_config(version.name)
-    return experiment.model_copy(update={"gates": today.gates, "promotion": today.promotion})
+    return experiment.model_copy(update={"gates": today.gates, "promotion": today.promotion, "monitor": today.monitor})
 
 
 def record_promotion(settings: Settings, version: ModelVersion, scorecard: str, entry: promotion.Entry) -> None:

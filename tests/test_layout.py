@@ -21,7 +21,7 @@ DOORS = {
     "cryptography": ["infra/keys.py", "flows/signatures.py"],
     "great_expectations": ["data_contracts/validation.py"],
     "model_signing": ["flows/signatures.py"],
-    "mlflow": ["infra/tracking.py", "infra/package_trial.py"],  # the second in a process of its own
+    "mlflow": ["infra/tracking.py", "infra/scoring.py", "infra/package_trial.py"],  # the last in a process of its own
     "prefect": ["flows/"],
     "ray": ["infra/cluster.py", "infra/doctor.py"],
     "ray.train": ["training/launch.py", "training/worker.py"],

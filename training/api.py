@@ -7,7 +7,7 @@
 
 It runs `slipway train` in a process of its own: a notebook has its own signal handlers, its own imports and a current
 folder that Ray would put first on its workers' path; and what is trained here is what the command trains, under the
-same run, cached or taken up again. Gates, promotion and schedule are left unread.
+same run, cached or taken up again. Gates, promotion, schedule and monitor are left unread.
 """
 
 import json
@@ -28,7 +28,7 @@ from training.experiment import load_experiment
 from training.run_log import RunLog, RunState, read_state
 
 ERRORS = {2: WrongInput, 3: Refused}
-UNREAD = ("gates", "promotion", "schedule")
+UNREAD = ("gates", "promotion", "schedule", "monitor")
 
 
 @dataclass(frozen=True, kw_only=True)

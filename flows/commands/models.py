@@ -1,12 +1,13 @@
 """Commands about models: evaluate, gate, predict."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 
 from flows.commands.output import as_json, emit, table, workplace
-from infra.errors import Refused, WrongInput
+from infra.errors import Refused
 from infra.settings import Settings
 
 
@@ -79,27 +80,48 @@ def gate(model: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("model")
-@click.argument("inputs", nargs=-1, required=True)
+@click.argument("inputs", nargs=-1)
+@click.option("--file", "path", type=click.Path(path_type=Path), help="CSV, JSONL, Parquet: a row an input.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where the answers go (Parquet), a row an input.")
+@click.option("--id", "id_column", default="", metavar="COLUMN", help="Your ids in the file; without: row ids.")
+@click.option("--time", "time_column", default="", metavar="COLUMN", help="What moment a row is about; without: now.")
+@click.option("--no-log", is_flag=True, help="Leave no trace in the inference log that `monitor` reads.")
 @as_json
-def predict(model: str, inputs: tuple[str, ...], as_json: bool) -> None:
-    """Answer inputs with a model's champion (or NAME@candidate, NAME/3).
+def predict(
+    model: str,
+    inputs: tuple[str, ...],
+    path: Path | None,
+    out: Path | None,
+    id_column: str,
+    time_column: str,
+    no_log: bool,
+    as_json: bool,
+) -> None:
+    """Answer inputs, or a file of them, with a model's champion (or NAME@candidate, NAME/3).
 
-    A model that reads a pair takes each as a JSON list of two texts.
+    A model that reads several columns takes each input as a JSON list or object of them.
 
     Example: slipway predict library-docs "fit a random forest"
     """
-    from flows import references
-    from flows.evaluate import load_predictor
-    from flows.signatures import verified_files
+    from flows.predict import predict_file, predict_inputs, served
+    from infra.progress import stage
 
-    settings = workplace()
-    store = settings.object_store
-    version = references.resolve(store, model if "@" in model or "/" in model else f"{model}@champion")
-    files = verified_files(store, version)
-    rows = [_row(text, files["input_columns"]) for text in inputs]
-    answers = load_predictor(store, version.model)(rows)
+    if bool(inputs) == bool(path) or bool(path) != bool(out):
+        raise click.UsageError("give inputs, or --file with --out")
+    if inputs and (id_column or time_column):
+        raise click.UsageError("--id and --time name columns of --file")
+    store = workplace().object_store
+    asked = served(store, model)
+    if path and out:
+        with stage(f"predict: {asked.version.ref}") as progress:
+            counts = predict_file(
+                store, asked, path, out, progress, id_column=id_column, time_column=time_column, log=not no_log
+            )
+        emit({"model": asked.version.ref, "out": str(out), **counts}, as_json, _tell_counts)
+        return
+    answers = predict_inputs(store, asked, inputs, log=not no_log)
     document = {
-        "model": version.ref,
+        "model": asked.version.ref,
         "answers": [{"input": text, **one} for text, one in zip(inputs, answers, strict=True)],
     }
 
@@ -112,18 +134,9 @@ def predict(model: str, inputs: tuple[str, ...], as_json: bool) -> None:
     emit(document, as_json, human)
 
 
-def _row(text: str, columns: list[str]) -> dict[str, str]:
-    if len(columns) == 1:
-        return {columns[0]: text}
-    try:
-        values = json.loads(text)
-    except ValueError:
-        values = None
-    if not isinstance(values, list) or len(values) != len(columns):
-        raise WrongInput(
-            f"input {text!r}: the model reads {', '.join(columns)}; give a JSON list of {len(columns)} texts"
-        )
-    return dict(zip(columns, map(str, values), strict=True))
+def _tell_counts(body: dict[str, Any]) -> None:
+    unread = f"; {body['faults']:,} could not be read, their `error` says why" if body["faults"] else ""
+    click.echo(f"{body['model']} answered {body['answered']:,} of {body['rows']:,} rows{unread}: {body['out']}")
 
 
 def _interval(estimate: dict[str, float]) -> str:

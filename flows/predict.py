@@ -1,0 +1,212 @@
+"""Answers of a model version to rows: a few from the command line, or a file of them; what it said goes into the log.
+
+Nothing of a model is loaded before its files were held against their digests and its author's signature.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_contracts import registry
+from flows import references
+from flows.evaluate import load_predictor
+from flows.inference_log import BATCH_ROWS, Answered, LogFormat, now, write
+from flows.models import ModelVersion
+from flows.signatures import verified_files
+from infra.errors import WrongInput
+from infra.progress import Progress
+from infra.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from data_contracts.asked_file import Asked
+    from data_contracts.contract import Contract
+
+FORMAT = 1
+METADATA = b"slipway.predictions"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model version that may answer."""
+
+    version: ModelVersion
+    contract: "Contract"
+    columns: list[str]
+    """What it reads."""
+
+
+def served(store: Store, reference: str) -> Served:
+    """The champion, or what the reference says, after it was verified. Raises WrongInput and Refused."""
+    version = references.resolve(store, reference if "@" in reference or "/" in reference else f"{reference}@champion")
+    files = verified_files(store, version)
+    contract = registry.contract_of(store, registry.resolve(store, version.dataset))
+    return Served(version, contract, list(files["input_columns"]))
+
+
+def predict_inputs(store: Store, model: Served, inputs: tuple[str, ...], log: bool = True) -> list[dict[str, Any]]:
+    """One answer an input: a text, or a JSON list or object of the columns that the model reads."""
+    rows, ids = _parsed(model, inputs)
+    predictor = load_predictor(store, model.version.model)
+    answers = predictor(rows)
+    if log:
+        form = LogFormat(model.version, model.contract, getattr(predictor, "labels", ()))
+        write(store, model.version.name, form.table([Answered(ids, now(len(rows)), rows, answers)]))
+    return list(answers)
+
+
+def predict_file(
+    store: Store,
+    model: Served,
+    path: Path,
+    out: Path,
+    progress: Progress,
+    *,
+    id_column: str = "",
+    time_column: str = "",
+    log: bool = True,
+) -> dict[str, int]:
+    """Write one row of `out` (Parquet) for each row of `path`, in its order: id, label, confidence and, where the model
+    gives them, probabilities; a row that cannot be read has no label and says why in `error`. `out` is whole or absent.
+
+    id_column: the caller's ids, in place of row ids. time_column: what moment a row is about, in place of now.
+    Returns {"rows", "answered", "faults"}. Raises WrongInput.
+    """
+    from pyarrow import parquet
+
+    from data_contracts.asked_file import read_asked
+
+    if not out.parent.is_dir():
+        raise WrongInput(f"--out {out}: there is no folder {out.parent}; make it or write elsewhere")
+    more = {**({id_column: "string"} if id_column else {}), **({time_column: "timestamp"} if time_column else {})}
+    predictor = load_predictor(store, model.version.model)
+    form = LogFormat(model.version, model.contract, getattr(predictor, "labels", ()))
+    schema = _out_schema(model, form.labels)
+    aside = out.with_name(f".{out.name}-{uuid.uuid4().hex}")
+    counts = {"rows": 0, "answered": 0, "faults": 0}
+    told: list[Answered] = []
+    try:
+        with parquet.ParquetWriter(aside, schema, compression="zstd") as writer:
+            for asked in read_asked(model.contract, path, model.columns, more, progress):
+                answered, faults = _answer(predictor, model, asked, id_column, time_column)
+                writer.write_table(_out_table(schema, asked, answered, faults, id_column))
+                told.append(answered)
+                if log and sum(len(one.ids) for one in told) >= BATCH_ROWS:
+                    write(store, model.version.name, form.table(told))
+                    told.clear()
+                counts["rows"] += asked.batch.num_rows
+                counts["answered"] += len(answered.ids)
+                counts["faults"] += len(faults)
+        if log and any(one.ids for one in told):
+            write(store, model.version.name, form.table(told))
+        os.replace(aside, out)
+    except OSError as error:
+        raise WrongInput(f"--out {out}: cannot be written ({error.strerror or error}); write elsewhere") from error
+    finally:
+        aside.unlink(missing_ok=True)
+    return counts
+
+
+def _parsed(model: Served, inputs: tuple[str, ...]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The inputs as the model reads them, and their row ids. Raises WrongInput."""
+    from dataclasses import replace
+
+    import pyarrow as pa
+
+    from data_contracts.rows import RowIds, cast
+
+    columns = model.columns
+    given = [_values(text, columns) for text in inputs]
+    contract = replace(model.contract, columns=tuple(model.contract.column(name) for name in columns))
+    texts = {name: pa.array([row[name] for row in given], pa.string()) for name in columns}
+    batch, faults = cast(pa.record_batch(texts), contract)
+    for row, (column, problem) in sorted(faults.items()):
+        raise WrongInput(f"input {inputs[row]!r}: {column}: {problem}; the contract {contract.name} says so")
+    return batch.to_pylist(), RowIds().of(batch)
+
+
+def _values(text: str, columns: list[str]) -> dict[str, str | None]:
+    """Column -> what the input says, as text: the contract's types are for the cast."""
+    try:
+        found = json.loads(text, parse_float=str, parse_int=str)
+    except ValueError:
+        found = None
+    if isinstance(found, dict) and set(found) == set(columns):
+        values = [found[name] for name in columns]
+    elif len(columns) == 1:
+        return {columns[0]: text}
+    elif isinstance(found, list) and len(found) == len(columns):
+        values = found
+    else:
+        raise WrongInput(
+            f"input {text!r}: the model reads {', '.join(columns)}; give a JSON list of {len(columns)} values in that "
+            "order, or an object"
+        )
+    said = [value if value is None or isinstance(value, str) else json.dumps(value) for value in values]
+    return dict(zip(columns, said, strict=True))
+
+
+def _answer(
+    predictor: Any, model: Served, asked: "Asked", id_column: str, time_column: str
+) -> tuple[Answered, dict[int, str]]:
+    """The answers to the rows that have none of `faults`, and these."""
+    import pyarrow as pa
+
+    faults = dict(asked.faults)
+    for column in filter(None, (id_column, time_column)):
+        for row, value in enumerate(asked.batch[column].to_pylist()):
+            if value is None:
+                faults.setdefault(row, f"{column}: is missing")
+    good = [row for row in range(asked.batch.num_rows) if row not in faults]
+    whole = asked.batch.take(pa.array(good, pa.int64()))
+    rows = whole.select(model.columns).to_pylist()
+    ids = list(map(str, whole[id_column].to_pylist())) if id_column else [asked.row_ids[row] for row in good]
+    times = [_moment(value) for value in whole[time_column].to_pylist()] if time_column else now(len(good))
+    return Answered(ids, times, rows, predictor(rows) if rows else []), faults
+
+
+def _moment(value: Any) -> datetime:
+    """A timestamp or a date of the contract as a moment, UTC."""
+    return value if isinstance(value, datetime) else datetime(value.year, value.month, value.day, tzinfo=UTC)
+
+
+def _out_schema(model: Served, labels: list[str]) -> "pa.Schema":
+    import pyarrow as pa
+
+    facts = {"format": FORMAT, "model": model.version.ref, "digest": model.version.model, "labels": labels}
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("label", pa.string()),
+            ("confidence", pa.float64()),
+            *([("probabilities", pa.list_(pa.float32()))] if labels else []),
+            ("error", pa.string()),
+        ],
+        metadata={METADATA: json.dumps(facts).encode()},
+    )
+
+
+def _out_table(
+    schema: "pa.Schema", asked: "Asked", answered: Answered, faults: dict[int, str], id_column: str
+) -> "pa.Table":
+    import pyarrow as pa
+
+    labels = json.loads(schema.metadata[METADATA])["labels"]
+    answers: Iterator[dict[str, Any]] = iter(answered.answers)
+    given = asked.batch[id_column].to_pylist() if id_column else asked.row_ids
+    rows = []
+    for row in range(asked.batch.num_rows):
+        one: dict[str, Any] = {"id": None if given[row] is None else str(given[row]), "error": faults.get(row)}
+        if row not in faults:
+            answer = next(answers)
+            one |= {"label": str(answer["label"]), "confidence": answer.get("confidence")}
+            if answer.get("scores"):
+                one["probabilities"] = [answer["scores"][label] for label in labels]
+        rows.append(one)
+    return pa.Table.from_pylist(rows, schema=schema)
