@@ -1,6 +1,7 @@
 """The command line. Commands live in `flows/commands/`, a file a group; nothing heavy is imported early."""
 
 import sys
+import traceback
 from typing import Any
 
 import click
@@ -24,6 +25,7 @@ from flows.commands import (
 )
 from infra import interrupt
 from infra.errors import SlipwayError
+from infra.secret import redact
 
 SECTIONS = {
     "Start": ["demo", "init", "up", "down", "status", "doctor"],
@@ -86,6 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one command. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 said no, 130 interrupted."""
     code: Any = 0
     interrupt.watch()
+    sys.excepthook = _tell_bug
     try:
         code = cli.main(arguments, prog_name="slipway", standalone_mode=False)
     except SlipwayError as error:
@@ -102,6 +105,11 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         code = _complain("interrupted; the same command goes on from where it stood", 130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _tell_bug(*found: Any) -> None:
+    """A traceback, without the secrets that a library's words may hold."""
+    print(redact("".join(traceback.format_exception(*found))), end="", file=sys.stderr)
 
 
 def _complain(message: str, code: int) -> int:

@@ -263,8 +263,15 @@ class S3Store(Store):
                 return NotFound(key)
             if code == "NoSuchBucket":
                 return WrongInput(f"store {self.uri}: the bucket does not exist; create it or change SLIPWAY_STORE")
-            if code in ("AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
-                return WrongInput(f"store {self.uri}: access refused ({code}); check the AWS credentials in use")
+            if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch"):
+                return WrongInput(
+                    f"store {self.uri}: wrong credentials ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                )
+            if code in ("AccessDenied", "403"):
+                return WrongInput(
+                    f"store {self.uri}: access refused ({code}); let the user of AWS_ACCESS_KEY_ID read, write, delete "
+                    "and list there, or change SLIPWAY_STORE"
+                )
         if isinstance(error, EndpointConnectionError):
             return SlipwayError(f"store {self.uri}: no answer ({error}); check AWS_ENDPOINT_URL_S3 and the network")
         return SlipwayError(f"store {self.uri}: {error} (object {key})")

@@ -5,12 +5,14 @@ import dataclasses
 import json
 import logging
 import pickle
+import subprocess
+import sys
 
 import pytest
 
 from infra.errors import SlipwayError, WrongInput
 from infra.secret import Secret, redact, remember_environment
-from infra.settings import Settings, load_settings
+from infra.settings import Settings, child_environment, load_settings
 
 PASSWORD = "correct/horse@battery"
 ADDRESS = f"postgresql://bob:{PASSWORD}@db.example.org:5432/mlflow"
@@ -113,3 +115,22 @@ def test_variables_that_are_named_like_secrets_are_known(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_TOKEN", "hf_for_tests_only")
     load_settings()
     assert redact("hf_for_tests_only") == "***"
+
+
+def test_the_traceback_of_a_bug_is_told_without_secrets(tmp_path):
+    code = """
+from flows import cli
+from infra.settings import load_settings
+
+@cli.cli.command()
+def broken():
+    settings = load_settings()
+    raise RuntimeError(f"{settings.ray_token.reveal()} at {settings.mlflow_uri}")
+
+cli.main(["broken"])
+"""
+    environment = child_environment(SLIPWAY_RAY_TOKEN="sesame-open-3", SLIPWAY_TRACKING_URI=ADDRESS)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("RuntimeError: *** at postgresql://bob:***@db.example.org:5432/mlflow")
+    assert "sesame" not in done.stderr and "battery" not in done.stderr
