@@ -18,12 +18,13 @@ demo: .venv/.product
 test: .venv/.dev
 	$(BIN)/pytest
 
-# The store's and the registry's tests on a real S3 server, keys by the usual environment:
+# The store's, the registry's and a whole workspace's tests on a real S3 server, keys by the usual environment:
 #     S3_ENDPOINT=http://127.0.0.1:7480 AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... make test-s3
 test-s3: .venv/.dev
 	@if [ -z "$$S3_ENDPOINT" ]; then echo "S3_ENDPOINT is not set: nothing to test on"; else \
 	$(BIN)/pytest -m 'slow or not slow' -k "s3 or real" tests/infra/test_store.py tests/data_contracts/test_registry.py \
-	tests/data_contracts/test_tags.py tests/data_contracts/test_withdrawal.py tests/data_contracts/test_races.py; fi
+	tests/data_contracts/test_tags.py tests/data_contracts/test_withdrawal.py tests/data_contracts/test_races.py \
+	tests/services/test_s3_workspace.py; fi
 
 lint: .venv/.dev
 	$(BIN)/ruff check

@@ -18,6 +18,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from infra import reach
 from infra.digests import digest, digest_file
 from infra.errors import SlipwayError, WrongInput
 from infra.patience import patiently
@@ -79,6 +80,8 @@ def _of_a_service(error: Exception) -> bool:
 @contextmanager
 def _asking(settings: Settings) -> Iterator[Any]:
     """The client; whatever keeps it from answering is a SlipwayError."""
+    if settings.mlflow_uri not in _reached:
+        knock(settings)  # MLflow itself tries a database that is not there for two minutes
     try:
         yield _client(settings)
     except Exception as error:
@@ -245,7 +248,9 @@ def log_package(
             path.relative_to(package).as_posix(): digest_file(path) for path in package.rglob("*") if path.is_file()
         }
         tag = {"package_digest": digest(listing)}
-        logged = _logged_model(client, run_id, tag) or _log_model(run_id, package, Path(scratch) / "code", files, tag)
+        logged = _logged_model(client, run_id, tag) or _log_model(
+            client, run_id, package, Path(scratch) / "code", files, tag
+        )
         try:
             client.create_registered_model(title)
         except MlflowException as error:
@@ -268,7 +273,7 @@ def _logged_model(client: Any, run_id: str, tag: dict[str, str]) -> str:
     return ""
 
 
-def _log_model(run_id: str, package: Path, code: Path, files: dict[str, Any], tag: dict[str, str]) -> str:
+def _log_model(client: Any, run_id: str, package: Path, code: Path, files: dict[str, Any], tag: dict[str, str]) -> str:
     """Returns the new package's address."""
     import mlflow
     from mlflow.models import Model, ModelSignature
@@ -286,13 +291,16 @@ def _log_model(run_id: str, package: Path, code: Path, files: dict[str, Any], ta
     for name in PACKAGES:
         source = Path(__file__).parent.parent / name
         shutil.copytree(source, code / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-    # What mlflow.pyfunc.log_model calls; that one would need the run made active, and end it once more.
+    # What mlflow.pyfunc.log_model calls; that one would need the run made active, and end it once more. The model is
+    # made first: without an active run it would be put into MLflow's default experiment.
+    run = client.get_run(run_id)
+    made = client.create_logged_model(run.info.experiment_id, "model", run_id, tag, run.data.params)
     logged = Model.log(
         None,
         mlflow.pyfunc,
         name="model",
         run_id=run_id,
-        tags=tag,
+        model_id=made.model_id,
         loader_module="infra.tracking",
         data_path=str(package),
         code_paths=[str(code / name) for name in PACKAGES],
@@ -336,6 +344,14 @@ def package_files(settings: Settings, address: str) -> Path:
 
     with _asking(settings):
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=address))
+
+
+def knock(settings: Settings) -> None:
+    """Raises WrongInput where nobody answers at the tracking address, or a database there refuses us; in seconds."""
+    reach.knock_database("tracking_uri", settings.tracking_uri)
+    if settings.tracks_to_server:
+        usual = 443 if settings.mlflow_uri.startswith("https") else 80
+        reach.knock("tracking_uri", settings.mlflow_shown, settings.mlflow_uri, usual)
 
 
 def probe(settings: Settings) -> str:

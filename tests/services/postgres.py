@@ -28,8 +28,9 @@ def missing() -> str:
 
 def _programs() -> Path | None:
     """The folder of initdb and postgres; Debian keeps it off the path."""
-    found = [Path(path).parent for path in [shutil.which("initdb")] if path]
-    return next(iter([*found, *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]), None)
+    folders = [*(Path(path) for path in os.get_exec_path()), *sorted(Path("/usr/lib/postgresql").glob("*/bin"))]
+    names = ("initdb", "postgres", "pg_isready", "createdb", "psql")
+    return next((folder for folder in folders if all((folder / name).exists() for name in names)), None)
 
 
 def _unprivileged() -> bool:

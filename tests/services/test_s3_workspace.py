@@ -60,6 +60,7 @@ def test_training_gives_the_same_bytes_on_s3_as_in_a_folder(
         steps = build_graph(settings, load_config("reviews"), until="train")
         done = run_steps(settings, steps, "reviews", whole_way=False)
         found[name] = digests(settings, outputs_of(done.to_json()))
+    print(found)  # pytest -rP shows it
     assert found["s3"] == found["folder"]
     assert {"model.safetensors", "config.json", "tokenizer.json"} <= set(found["s3"])
     on_disk = [path.name for path in places["s3"].folder.rglob("*.safetensors") if "cache" not in path.parts]
