@@ -20,6 +20,7 @@ from flows.scorecard import Lineage, build_scorecard
 from infra import artifacts
 from infra.settings import Settings
 from infra.store import FolderStore
+from tests.flows.reviewers import Court
 from training.baseline import Baseline
 from training.evaluation import evaluate_classification
 
@@ -255,3 +256,9 @@ def make_world(registered: tuple[Path, dict[str, str]], tmp_path: Path) -> Calla
 @pytest.fixture
 def world(make_world: Callable[[], World]) -> World:
     return make_world()
+
+
+@pytest.fixture
+def court(world: World, tmp_path: Path) -> Court:
+    """The world's model `animals` with its author, reviewers and their keys."""
+    return Court(world, tmp_path)

@@ -29,6 +29,10 @@ class Court:
         self.world, self.store, self.keys = world, world.store, folder / "keys"
         self.public = {name: keys.generate(self.keys, name) for name in ("ada", "bob", "cy", "eve")}
 
+    def kinds(self) -> list[str]:
+        """What stands in the model's log, oldest first."""
+        return [entry.kind for entry in promotion_log.read_log(self.store, "animals")]
+
     def key(self, name: str) -> Path:
         return self.keys / f"{name}.pem"
 

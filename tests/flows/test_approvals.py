@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,20 +22,11 @@ from infra.settings import child_environment
 from tests.flows.reviewers import Case, Court
 
 
-@pytest.fixture
-def court(world: Any, tmp_path: Path) -> Court:
-    return Court(world, tmp_path)
-
-
-def kinds(court: Court) -> list[str]:
-    return [entry.kind for entry in promotion_log.read_log(court.store, "animals")]
-
-
 def test_enough_reviewers_promote_and_the_entry_names_their_approvals(court):
     case, policy = court.case(), court.policy(2)
     with pytest.raises(Unapproved, match="has 1 of 2 approvals"):
         court.promote(case, court.sign(case, "bob"), policy=policy)
-    assert kinds(court) == ["approval"]
+    assert court.kinds() == ["approval"]
     done = court.promote(case, court.sign(case, "cy"), policy=policy)
     assert (done.entry.sequence, done.entry.approvals, done.entry.policy["approvals"]) == (3, [1, 2], 2)
     assert done.entry.run_author_key == court.public["ada"]
@@ -55,7 +45,7 @@ def test_the_same_statement_is_stored_once(court):
     for _ in range(2):
         with pytest.raises(Unapproved):
             court.promote(case, signed, policy=policy)
-    assert kinds(court) == ["approval"]
+    assert court.kinds() == ["approval"]
 
 
 def days_ago(days: float) -> str:
@@ -89,7 +79,7 @@ def test_an_approval_that_does_not_count_is_refused_in_its_own_sentence_and_not_
     with pytest.raises(Void, match=sentence) as refusal:
         court.promote(case, make(court, case), policy=court.policy(1, ("ada", "bob", "cy")))
     assert refusal.value.exit_code == 3 and "\n" not in str(refusal.value)
-    assert kinds(court) == []
+    assert court.kinds() == []
     assert len({sentence for _, sentence in VOID.values()}) == len(VOID) - 1, "the last two differ in nothing to see"
 
 

@@ -1,28 +1,17 @@
 """The promotion policy: taken from the experiment, kept in the log, changed only as the policy before it allows."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows import approvals, promotion, promotion_log
+from flows import approvals, promotion
 from flows.approvals import Unapproved, Void
 from flows.binding import bind
 from flows.policy import parse_policy
 from flows.promotion_log import Bound, load_log
 from flows.promotion_verify import verify
 from infra.errors import Refused, WrongInput
-from tests.flows.reviewers import Court
-
-
-@pytest.fixture
-def court(world: Any, tmp_path: Path) -> Court:
-    return Court(world, tmp_path)
-
-
-def kinds(court: Court) -> list[str]:
-    return [entry.kind for entry in promotion_log.read_log(court.store, "animals")]
 
 
 def test_nobody_switches_their_reviewers_off(court):
@@ -68,7 +57,7 @@ def test_reviewers_named_in_the_experiment_are_in_force_at_once_where_the_policy
     assert promotion.policy_for(court.store, case.version, court.policy()) == parse_policy(court.policy(), "x")
     with pytest.raises(Unapproved, match="0 of 1"):
         court.promote(case, policy=court.policy())
-    assert kinds(court) == ["promotion", "policy"]
+    assert court.kinds() == ["promotion", "policy"]
     assert promotion.policy_for(court.store, case.version, {}) == parse_policy(court.policy(), "x")
     assert court.promote(case, court.sign(case, "bob")).entry.compared_with == 1
     assert verify(court.store, "animals") == []

@@ -22,9 +22,9 @@ from training.experiment import Experiment, validate_experiment
 
 
 @pytest.fixture
-def court(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Court:
+def court(court: Court, monkeypatch: pytest.MonkeyPatch) -> Court:
     monkeypatch.setattr(tracking, "set_alias", lambda *arguments: None)
-    return Court(world, tmp_path)
+    return court
 
 
 def experiment(policy: dict[str, Any]) -> Experiment:
@@ -139,7 +139,7 @@ def test_review_says_why_a_version_is_no_open_candidate(court, ask):
     ask("reject", "animals/2", "--reason", "reads badly")
     store, log = court.store, load_log(court.store, "animals")
     found, closed = candidates(Settings(workspace=court.world.settings.workspace, store=store.uri), "animals")
-    assert found == [] and log.champion.version == first.version.version
+    assert found == [] and log.champion is not None and log.champion.version == first.version.version
     assert closed == {"animals/1": "is the champion", "animals/2": "was rejected: reads badly"}
 
 
