@@ -334,17 +334,21 @@ def members(workspace: Path, name: str) -> "list[psutil.Process]":
 
 
 def _stop(workspace: Path, name: str) -> None:
-    """End a service and what it started: asked first, then made to. Its record goes."""
+    """End a service and what it started: asked first, then made to. Its record goes. Raises SlipwayError for one that
+    cannot be ended."""
     import psutil
 
     first = read(workspace).get(name)
-    deadline = time.monotonic() + STOP_TIMEOUT_S
+    begun = time.monotonic()
     asked: set[int] = set()
     while left := members(workspace, name):
-        kill = time.monotonic() > deadline
+        passed = time.monotonic() - begun
+        if passed > 2 * STOP_TIMEOUT_S:
+            raise SlipwayError(f"{TITLES[name]}: process {left[0].pid} does not end, not even by SIGKILL; look at it")
         # The one that leads is asked first and ends its own; who is left after half the time is asked too.
         lead = [one for one in left if first and one.pid == first.pid]
-        for process in left if kill or not lead or time.monotonic() > deadline - STOP_TIMEOUT_S / 2 else lead:
+        for process in lead if lead and passed < STOP_TIMEOUT_S / 2 else left:
+            kill = passed > STOP_TIMEOUT_S
             if kill or process.pid not in asked:
                 asked.add(process.pid)
                 with suppress(psutil.Error):
