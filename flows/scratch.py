@@ -54,6 +54,10 @@ class Scratch:
     folder: Path
     address: str
     """Of the Ray cluster."""
+    code: Path | None = None
+    """A folder with a copy of the four packages that the command is run from; None: these here."""
+    prefect: str = ""
+    """API address of a Prefect server for its flows; "": each starts its own."""
 
     @property
     def settings(self) -> Settings:
@@ -72,6 +76,7 @@ class Scratch:
             f"SLIPWAY_{one.name.upper()}": "" for one in fields(Settings)
         }  # the user's own settings are not for this
         own |= {"SLIPWAY_RAY_ADDRESS": self.address, "SLIPWAY_LEDGER": str(self.ledger), "SLIPWAY_AUTHOR": "proof"}
+        own |= {"SLIPWAY_PREFECT_API": self.prefect, **({"PYTHONPATH": str(self.code)} if self.code else {})}
         environment = child_environment(**own)
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "flows.cli", *arguments], cwd=self.folder, env=environment, text=True,
@@ -104,9 +109,9 @@ class Scratch:
 
 
 @contextmanager
-def scratch(folder: Path, workers: int, address: str = "") -> Iterator[Scratch]:
+def scratch(folder: Path, workers: int, address: str = "", code: Path | None = None) -> Iterator[Scratch]:
     """A workspace in `folder` with its dataset registered, and a cluster: the one at `address`, else one started here
-    for two runs of `workers` at once."""
+    for two runs of `workers` at once. code: see `Scratch`."""
     settings = Settings(workspace=str(folder / ".slipway"), ray_address=address)
     quiet_environment(settings)
     settings.create_workspace()
@@ -115,7 +120,7 @@ def scratch(folder: Path, workers: int, address: str = "") -> Iterator[Scratch]:
     (folder / "scratch.csv").write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows(500)))
     cluster.connect(settings, workers if address else 2 * workers + 2)
     try:
-        made = Scratch(folder, cluster.address())
+        made = Scratch(folder, cluster.address(), code)
         made.ask("data", "register", "scratch.odcs.yaml")
         yield made
     finally:

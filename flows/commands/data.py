@@ -139,13 +139,15 @@ def show(ref: str, as_json: bool) -> None:
     """
     from data_contracts import registry
     from data_contracts.quarantine import quarantined_rows
+    from data_contracts.withdrawal import erased
 
     store = workplace().object_store
     version = registry.resolve(store, ref)
-    broken = registry.read_quarantine(store, version).column("rules").to_pylist()
+    gone = erased(store, version)
+    broken = [] if gone else registry.read_quarantine(store, version).column("rules").to_pylist()
     reasons = Counter(rule for rules in broken for rule in rules)
-    quarantine = quarantined_rows(store, version, None if as_json else SHOWN)
-    document = {**version.manifest, "quarantine_reasons": reasons, "quarantine": quarantine}
+    quarantine = [] if gone else quarantined_rows(store, version, None if as_json else SHOWN)
+    document = {**version.manifest, "quarantine_reasons": reasons, "quarantine": quarantine, "erased": gone}
 
     def human(body: dict[str, Any]) -> None:
         click.echo(f"{version.name}@{version.digest}")
@@ -153,6 +155,8 @@ def show(ref: str, as_json: bool) -> None:
         click.echo("  ".join(f"{name} {count:,}" for name, count in version.counts.items()))
         _show_corrected(version.manifest.get("corrected", 0))
         _show_filtered(version.manifest.get("filtered_by", {}))
+        if gone:
+            click.echo(f"its rows were removed by {gone['who']} on {gone['time'][:10]}: the version {gone['reason']}")
         if reasons:
             click.echo()
             table([[count, reason] for reason, count in reasons.most_common()], ["rows", "quarantined by rule"])

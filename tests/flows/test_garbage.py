@@ -186,7 +186,7 @@ def test_a_run_that_can_go_on_keeps_its_checkpoints_and_what_it_began_with(world
 
 
 def test_rows_of_a_withdrawn_version_go_and_what_was_made_of_them_can_be_explained(
-    world: World, history: dict[str, Any]
+    world: World, history: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = world.dataset("grown")
     made = artifact(world, "prepared", "of grown")
@@ -205,6 +205,10 @@ def test_rows_of_a_withdrawn_version_go_and_what_was_made_of_them_can_be_explain
     with pytest.raises(SlipwayError, match=r"was removed on .*: its version was withdrawn by ann on .*: no consent"):
         registry.read_split(world.store, version, "train")
     assert verify(world.store, "animals") == []
+    monkeypatch.setenv("SLIPWAY_STORE", world.store.uri)
+    monkeypatch.setenv("SLIPWAY_WORKSPACE", world.settings.workspace)
+    shown = CliRunner().invoke(cli, ["data", "show", world.references["grown"]])
+    assert shown.exit_code == 0 and "its rows were removed by ann on" in shown.stdout
     assert registry.damage(world.store, version) is None
     assert collect(world.store) == []
 

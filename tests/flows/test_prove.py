@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flows.proofs import parity, resume, tracking
+from flows.proofs import cache, parity, resume, tracking
 from flows.prove import Options, proof_names, prove
 from flows.scratch import STEPS, Kill, Scratch, break_and_mend, compare_runs, scratch
 from infra.errors import WrongInput
@@ -74,4 +74,16 @@ def test_ten_kills_leave_one_mlflow_run() -> None:
 @pytest.mark.slow
 def test_gradients_are_the_same_on_four_workers() -> None:
     found = parity.prove(Options(), quiet)
+    assert found["held"], found
+
+
+def test_what_changed_is_rerun_and_named_and_nothing_else(ray_address: str) -> None:
+    found = cache.prove(Options(), quiet, cases=cache.QUICK, address=ray_address)
+    assert found["held"], found
+    assert len(found["cases"]) == len(cache.QUICK)
+
+
+@pytest.mark.slow
+def test_a_cached_result_never_lies() -> None:
+    found = cache.prove(Options(), quiet)
     assert found["held"], found
