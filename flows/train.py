@@ -50,7 +50,7 @@ def train_step(
         from training import launch
 
         version = registry.resolve(store, dataset_ref(experiment, outputs))
-        refuse_here(experiment, version.counts)
+        refuse_here(experiment.training, experiment.scaling, experiment.dataset, version.counts)
         request = launch.Request(
             experiment=experiment,
             key=key,

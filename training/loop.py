@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from infra.errors import WrongInput
 from training.averages import averaged, begin_average, keep_as_best, settle_weights, update_average
 from training.diagnosis import Diagnosis
 from training.divergence import Diverged as Diverged
@@ -278,23 +277,8 @@ def learning_rate(config: Training, step: int, num_steps: int) -> float:
 
 
 def micro_batches(num_samples: int, config: Training, world: World, additive: bool) -> list[slice]:
-    """A worker's share in parts; the same number of parts on every worker, since each ends in a collective.
-
-    Raises WrongInput when the loss forbids parts, or the batch is too small for them.
-    """
-    share = -(-config.batch_size // world.size)
-    size = min(config.micro_batch_size or share, share)
-    if size < share and not additive:
-        raise WrongInput(
-            f"training.micro_batch_size: {size} splits a batch whose loss does not sum over samples; leave it out, "
-            "or lower training.batch_size"
-        )
-    parts = -(-share // size)
-    if config.batch_size // world.size < parts:
-        raise WrongInput(
-            f"training.batch_size: {config.batch_size} gives some of {world.size} workers fewer micro-batches than "
-            "others; make it a multiple of scaling.workers, or raise training.micro_batch_size"
-        )
+    """A worker's share in parts. Raises WrongInput when the loss forbids parts, or the batch is too small for them."""
+    parts = config.num_micro_batches(world.size, additive)
     edges = np.linspace(0, num_samples, parts + 1).round().astype(int)
     return [slice(begin, end) for begin, end in pairwise(edges) if end > begin]
 

@@ -2,31 +2,20 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from infra.errors import WrongInput
-
-if TYPE_CHECKING:
-    from training.experiment import Experiment
+from training.sections import Scaling, Training
 
 CPU_FACTS = Path("/proc/cpuinfo")
 
 
-def refuse_settings(experiment: "Experiment", additive: bool, where: str) -> None:
+def refuse_settings(training: Training, scaling: Scaling, additive: bool, where: str) -> None:
     """What the experiment itself shows. `additive`: whether the recipe's losses sum over samples. Raises WrongInput."""
-    training, scaling = experiment.training, experiment.scaling
-    share = -(-training.batch_size // scaling.workers)
-    size = min(training.micro_batch_size or share, share)
-    if size < share and not additive:
-        raise WrongInput(
-            f"{where}: training.micro_batch_size: {size} splits a batch, and the loss of recipe '{experiment.recipe}' "
-            "does not sum over samples; leave it out, or lower training.batch_size"
-        )
-    if training.batch_size // scaling.workers < -(-share // size):
-        raise WrongInput(
-            f"{where}: training.batch_size: {training.batch_size} gives some of {scaling.workers} workers fewer "
-            "micro-batches than others; make it a multiple of scaling.workers, or raise training.micro_batch_size"
-        )
+    try:
+        training.num_micro_batches(scaling.workers, additive)
+    except WrongInput as error:
+        raise WrongInput(f"{where}: {error}") from None
     if training.compile and training.activation_checkpointing:
         raise WrongInput(
             f"{where}: training.compile: compiles nothing under activation_checkpointing; leave one of them out"
@@ -38,13 +27,11 @@ def refuse_settings(experiment: "Experiment", additive: bool, where: str) -> Non
         )
 
 
-def section_of_fit(given: "Mapping[str, Any]", recipe: str, where: str) -> dict[str, Any]:
+def section_of_fit(given: Mapping[str, Any], recipe: str, where: str) -> dict[str, Any]:
     """The section `training` of a recipe that is fitted in one go: the seed, and the rest as it is by default.
 
     Raises WrongInput for a field that says something, for it would change nothing.
     """
-    from training.experiment import Training
-
     usual = Training(steps=1).model_dump(mode="json")
     for name, value in given.items():
         if name != "seed" and name in usual and value != usual[name]:
@@ -55,27 +42,24 @@ def section_of_fit(given: "Mapping[str, Any]", recipe: str, where: str) -> dict[
     return {**given, "steps": 1}
 
 
-def refuse_scaling_of_fit(experiment: "Experiment", where: str) -> None:
-    from training.experiment import Scaling
-
+def refuse_scaling_of_fit(scaling: Scaling, recipe: str, where: str) -> None:
     usual = Scaling()
     for name in Scaling.model_fields:
-        if (found := getattr(experiment.scaling, name)) != getattr(usual, name):
+        if (found := getattr(scaling, name)) != getattr(usual, name):
             raise WrongInput(
-                f"{where}: scaling.{name}: {found}: recipe '{experiment.recipe}' is fitted in one process; leave it out"
+                f"{where}: scaling.{name}: {found}: recipe '{recipe}' is fitted in one process; leave it out"
             )
 
 
-def refuse_here(experiment: "Experiment", counts: Mapping[str, int]) -> None:
+def refuse_here(training: Training, scaling: Scaling, dataset: str, counts: Mapping[str, int]) -> None:
     """What the dataset's splits and this machine show. counts: rows by split. Raises WrongInput."""
-    training = experiment.training
     judged = "training.early_stopping" if training.early_stopping else "training.keep: best"
     if (training.early_stopping or training.keep == "best") and not counts.get("validation"):
         raise WrongInput(
-            f"{judged}: dataset '{experiment.dataset}' has no validation split to judge by; give its contract one "
+            f"{judged}: dataset '{dataset}' has no validation split to judge by; give its contract one "
             "(slipway.split), or leave it out"
         )
-    if not experiment.scaling.gpus_per_worker:
+    if not scaling.gpus_per_worker:
         refuse_slow_bf16(training.precision, cpu_has_bf16(), "CPU")
 
 

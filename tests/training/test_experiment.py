@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import WrongInput
-from training.experiment import FOLDER, load_experiment
+from training.experiment import FOLDER, Experiment, load_experiment
 from training.refusals import refuse_here, refuse_settings
 
 GOOD = """\
@@ -118,17 +118,21 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path: Path, override: 
 
 def test_a_loss_that_does_not_sum_over_samples_is_not_split(tmp_path: Path) -> None:
     experiment = load_experiment(write(tmp_path, GOOD), ["micro_batch_size=4"])
-    refuse_settings(experiment, True, "here")
-    with pytest.raises(WrongInput, match=r"training\.micro_batch_size: 4 splits"):
-        refuse_settings(experiment, False, "here")
+    refuse_settings(experiment.training, experiment.scaling, True, "here")
+    with pytest.raises(WrongInput, match=r"^here: training\.micro_batch_size: 4 splits"):
+        refuse_settings(experiment.training, experiment.scaling, False, "here")
+
+
+def refuse_run(experiment: Experiment, counts: dict[str, int]) -> None:
+    refuse_here(experiment.training, experiment.scaling, experiment.dataset, counts)
 
 
 @pytest.mark.parametrize("override", ["early_stopping={metric: loss}", "keep=best"])
 def test_judging_without_a_validation_split_is_refused(tmp_path: Path, override: str) -> None:
     experiment = load_experiment(write(tmp_path, GOOD), [override])
-    refuse_here(experiment, {"train": 10, "validation": 5})
+    refuse_run(experiment, {"train": 10, "validation": 5})
     with pytest.raises(WrongInput, match="no validation split"):
-        refuse_here(experiment, {"train": 10, "validation": 0})
+        refuse_run(experiment, {"train": 10, "validation": 0})
 
 
 @pytest.mark.parametrize(
@@ -139,14 +143,14 @@ def test_bf16_is_refused_on_a_cpu_that_emulates_it(
 ) -> None:
     (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : {flags}\n")
     monkeypatch.setattr("training.refusals.CPU_FACTS", tmp_path / "cpuinfo")
-    refuse_here(load_experiment(write(tmp_path, GOOD)), {"train": 10})
-    refuse_here(load_experiment(write(tmp_path, GOOD), ["precision=bf16", "gpus_per_worker=1"]), {"train": 10})
+    refuse_run(load_experiment(write(tmp_path, GOOD)), {"train": 10})
+    refuse_run(load_experiment(write(tmp_path, GOOD), ["precision=bf16", "gpus_per_worker=1"]), {"train": 10})
     experiment = load_experiment(write(tmp_path, GOOD), ["precision=bf16"])
     if native:
-        refuse_here(experiment, {"train": 10})
+        refuse_run(experiment, {"train": 10})
     else:
         with pytest.raises(WrongInput, match=r"training\.precision: bf16 is emulated on this CPU"):
-            refuse_here(experiment, {"train": 10})
+            refuse_run(experiment, {"train": 10})
 
 
 def test_set_reaches_into_a_section_of_a_section(tmp_path: Path) -> None:
