@@ -7,7 +7,7 @@ confidence (`training.performance`), and counted where labels have come.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from data_contracts.contract import Contract
 
+MINIMUM_TESTED = 20
+"""Answers to test rows below which the window's are not compared with them (after `within` has chosen)."""
 FIGURES = 6
 """Drifted comparisons of a window that are drawn."""
 
@@ -36,12 +38,14 @@ class Known:
     tested: "pa.Table"
     """row_id, label, prediction, confidence."""
     rows: Callable[[], "pa.Table"]
-    """All rows of its dataset version, read when they are needed: row_id and the inputs."""
+    """All rows of its dataset version, read when they are needed: row_id, the inputs, and what a policy asks for."""
     accuracy: Estimate
     """On the test split, with its 95 % interval."""
     calibration: Calibration | None
     """None where the model gives no confidence or the test split is too small; `uncalibrated` says so."""
     uncalibrated: str = ""
+    usual: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """How much of a change is none (`flows.usual_changes`)."""
 
     @classmethod
     def of(
@@ -107,7 +111,7 @@ def judge_window(
         found["compared_with"] = known.profile["rows"]
     before, after = _profiles(rows, known)
     drift = replace(known.contract, drift={**known.contract.drift, "alpha": policy.alpha})
-    results = [_as_prediction(one, known.contract) for one in compare(before, after, drift)]
+    results = [_as_prediction(_beyond(one, known), known.contract) for one in compare(before, after, drift)]
     found["drift"] = _drawn(results, [before, after])
     for one in results:
         if one.drifted:
@@ -147,12 +151,25 @@ def _profiles(rows: "pa.Table", known: Known) -> tuple[dict[str, Any], dict[str,
         for place, name in enumerate(rows["id"].to_pylist())
     ]
     after = profile(pa.table({"row_id": pa.array(drawn), **columns}), inputs, hashed=True)
+    if known.tested.num_rows < MINIMUM_TESTED:
+        return dict(known.profile), after
     found = []
     for side, answers in ((known.profile, known.tested["prediction"]), (after, rows["prediction"])):
         told = {str(one["values"]): one["counts"] for one in answers.value_counts().to_pylist()}
         own = {"type": "string", "rows": len(answers), "nulls": 0, "distinct": len(told), "categories": told}
         found.append({**side, "columns": {**side["columns"], str(known.contract.label): own}})
     return found[0], found[1]
+
+
+def _beyond(result: DriftResult, known: Known) -> DriftResult:
+    """The result, steady where the change is a usual one."""
+    usual = known.usual.get((result.column, result.kind), 0.0)
+    if usual <= result.threshold:
+        return result
+    sentence = result.sentence.replace(f"(from {result.threshold:g})", f"(usual up to {usual:.3f})", 1)
+    if result.effect >= usual:
+        return replace(result, threshold=usual, sentence=sentence)
+    return replace(result, threshold=usual, drifted=False, sentence=sentence.replace(" drifted: ", " steady: ", 1))
 
 
 def _as_prediction(result: DriftResult, contract: "Contract") -> DriftResult:

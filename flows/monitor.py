@@ -8,8 +8,9 @@ of kind `monitors`; an alarm is told once for each window, as the event `slipway
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from flows.monitor_policy import MonitorPolicy, Window, parse_monitor
 from flows.promote import todays
 from flows.retrain import run_steps
 from flows.steps import Outputs, Step, artifact_damage, libraries
+from flows.usual_changes import usual_effects
 from infra import artifacts
 from infra.digests import digest, digest_file
 from infra.errors import WrongInput, choices
@@ -135,11 +137,8 @@ def compare(
 ) -> dict[str, Any]:
     """The report: every window of these files, judged."""
     store, version = settings.object_store, asked.version
-    known = _known(Evidence(store, settings), subject)
+    known = _known(Evidence(store, settings), subject, asked.policy)
     contract = known.contract
-    if asked.policy.within and asked.policy.within not in logged_inputs(contract):
-        within = asked.policy.within
-        raise WrongInput(f"monitor.within: '{within}' is no input column; {choices(within, logged_inputs(contract))}")
     progress.say("reading the log")
     form = LogFormat(version, contract)
     log = read_log(store, keys, form)
@@ -200,21 +199,32 @@ def _subject(store: Store, version: ModelVersion) -> Subject:
     return Subject.of(version, max(own, key=lambda one: one["ended"])["output"]["evaluation"])
 
 
-def _known(evidence: Evidence, subject: Subject) -> Known:
+def _known(evidence: Evidence, subject: Subject, policy: MonitorPolicy) -> Known:
+    """Raises WrongInput for a policy that names columns which are not there, MissingEvidence."""
     contract = evidence.contract(subject)
+    inputs = logged_inputs(contract)
+    dates = [column.name for column in contract.columns if column.type in ("date", "timestamp")]
+    for name, value, there in (("within", policy.within, inputs), ("time", policy.time, dates)):
+        if value and value not in there:
+            kind = "input" if name == "within" else "date"
+            raise WrongInput(f"monitor.{name}: '{value}' is no {kind} column; {choices(value, there)}")
 
+    @cache
     def rows() -> "pa.Table":
         import pyarrow as pa
 
         from data_contracts.splits import SPLITS
 
         data = registry.resolve(evidence.store, subject.dataset)
-        return pa.concat_tables(
-            [registry.read_split(evidence.store, data, split, list(contract.inputs)) for split in SPLITS]
-        )
+        wanted = list(dict.fromkeys([*inputs, str(contract.label), *([policy.time] if policy.time else [])]))
+        return pa.concat_tables([registry.read_split(evidence.store, data, split, wanted) for split in SPLITS])
 
     tested = evidence.evaluation(subject).predictions(["row_id", "label", "prediction", "confidence"])
-    return Known.of(contract, evidence.profile(subject)[0], tested, rows)
+    known = Known.of(contract, evidence.profile(subject)[0], tested, rows)
+    if not policy.time:
+        return known
+    columns = tuple(contract.column(name) for name in [*inputs, str(contract.label)])
+    return replace(known, usual=usual_effects(rows(), replace(contract, columns=columns), policy))
 
 
 def _windows(log: Log, window: Window, since: datetime | None) -> "list[tuple[datetime, datetime, pa.Table]]":

@@ -7,10 +7,11 @@
       drop: 0.05                        how far below the test split's accuracy an estimated or real one may fall
       minimum_rows: 50                  a window with fewer is shown and not judged
       within: month                     an input column: a window is compared with training rows of its values alone
+      time: day                         a date column of the training data: drift is more than its windows differ
 
 Whether drift of a column is an alarm, and how large it has to be, the data contract says (`slipway.drift`); what it
 says of the label holds for the predictions. `within` is for what comes back: next to a whole year any January has
-drifted, next to January only a strange one.
+drifted, next to January only a strange one. `time` is for rows that are not independent, such as the hours of one day.
 """
 
 import re
@@ -86,6 +87,8 @@ class MonitorPolicy(Strict):
     """A window with fewer rows is shown and not judged."""
     within: str = ""
     """An input column: a window is compared with the training rows that have one of its values there. For seasons."""
+    time: str = ""
+    """A date or timestamp column of the training data: how much its own windows differ is learned from it."""
 
     @field_validator("window")
     @classmethod

@@ -5,7 +5,7 @@ Its inputs are drawn here too, and the labels that the world gives them, so that
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ schema:
       - {name: place, logicalType: string, required: true}
       - {name: mail, logicalType: string, classification: PII}
       - {name: season, logicalType: integer, required: true}
+      - {name: day, logicalType: date}
       - {name: busy, logicalType: boolean, required: true}
 customProperties:
   - {property: slipway.inputs, value: [heat, place, mail, season]}
@@ -72,7 +73,9 @@ def load_predictor(folder: Path) -> Rider:
     return Rider()
 
 
-def draw(seed: int, count: int, shift: float = 0.0, season: int | None = None) -> list[dict[str, Any]]:
+def draw(
+    seed: int, count: int, shift: float = 0.0, season: int | None = None, day: date | str = ""
+) -> list[dict[str, Any]]:
     """Rows with their label `busy`; heat is about `shift`, and about a fifth of the season."""
     rng = np.random.default_rng(seed)
     seasons = rng.integers(1, 5, count) if season is None else np.full(count, season)
@@ -80,7 +83,14 @@ def draw(seed: int, count: int, shift: float = 0.0, season: int | None = None) -
     busy = rng.random(count) < 1 / (1 + np.exp(-3 * heat))
     places = rng.choice(["hill", "lake", "town"], count)
     return [
-        {"heat": float(h), "place": str(p), "mail": f"rider{i % 90}@example.org", "season": int(s), "busy": bool(b)}
+        {
+            "heat": float(h),
+            "place": str(p),
+            "mail": f"rider{i % 90}@example.org",
+            "season": int(s),
+            "day": str(day),
+            "busy": bool(b),
+        }
         for i, (h, p, s, b) in enumerate(zip(heat.round(6), places, seasons, busy, strict=True))
     ]
 
@@ -89,9 +99,16 @@ def seasonal(seed: int, count: int) -> list[dict[str, Any]]:
     return [row for season in (1, 2, 3, 4) for row in draw(seed + season, count // 4, season=season)]
 
 
+def moody(seed: int, weeks: int, count: int) -> list[dict[str, Any]]:
+    """Rows of that many weeks before MONDAY, each week with a heat of its own: its rows are not independent."""
+    moods = np.random.default_rng(seed).normal(0, 0.3, weeks)
+    days = [(MONDAY - (weeks - week) * WEEK).date() for week in range(weeks)]
+    return [row for week in range(weeks) for row in draw(seed + week, count, moods[week], day=days[week])]
+
+
 def csv(rows: Sequence[dict[str, Any]]) -> str:
     lines = [",".join(str(value) for value in row.values()) for row in rows]
-    return "\n".join(["heat,place,mail,season,busy", *lines]) + "\n"
+    return "\n".join(["heat,place,mail,season,day,busy", *lines]) + "\n"
 
 
 class Rides:
@@ -148,7 +165,7 @@ class Rides:
 
     def answered(self, week: int, rows: Sequence[dict[str, Any]]) -> pa.Table:
         """What the log holds when the rider answers these rows in week number `week` from MONDAY on."""
-        inputs = [{name: value for name, value in row.items() if name != "busy"} for row in rows]
+        inputs = [{name: row[name] for name in self.contract.inputs} for row in rows]
         ids = [f"w{week}-{number}" for number in range(len(rows))]
         times = [MONDAY + week * WEEK + WEEK / (len(rows) + 1) * number for number in range(len(rows))]
         return self.form.table([Answered(ids, times, inputs, Rider()(inputs))])

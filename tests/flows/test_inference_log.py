@@ -41,7 +41,7 @@ def test_a_file_is_answered_row_by_row_and_logged(rides, asked, tmp_path):
     text = csv(rows).splitlines()
     text[0] = f"name,{text[0]}"
     lines = [text[0], *(f"n{number},{line}" for number, line in enumerate(text[1:]))]
-    lines[7] = "n6,warm,town,,1,True"
+    lines[7] = "n6,warm,town,,1,,True"
     lines[9] = "n8,0.5"
     (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
     out = tmp_path / "out.parquet"
@@ -69,7 +69,7 @@ def test_a_file_is_answered_row_by_row_and_logged(rides, asked, tmp_path):
 def test_the_same_inputs_have_the_same_ids_in_any_format(rides, asked, tmp_path):
     rows = draw(4, 20)
     (tmp_path / "rows.csv").write_text(csv(rows))
-    inputs = [{name: value for name, value in row.items() if name != "busy"} for row in rows]
+    inputs = [{name: row[name] for name in rides.contract.inputs} for row in rows]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in inputs))
     parquet.write_table(pa.Table.from_pylist(inputs), tmp_path / "rows.parquet")
     found = []
@@ -177,7 +177,8 @@ class Flaky(FolderStore):
 def test_answers_wait_for_a_store_that_is_away(rides, asked, tmp_path, monkeypatch):
     """None is lost, none is written twice; past the limit the oldest are dropped, and counted."""
     monkeypatch.setattr("flows.inference_log.WAITING_ROWS", 25)
-    store, said = Flaky(tmp_path), []
+    said: list[str] = []
+    store = Flaky(tmp_path)
     writer = LogWriter(store, LogFormat(rides.version, rides.contract, LABELS), said.append)
     rows = [{name: row[name] for name in rides.contract.inputs} for row in draw(1, 40)]
     for begin in range(0, 40, 10):

@@ -88,6 +88,22 @@ def test_a_season_is_compared_with_its_own(tmp_path):
         rides.monitor(within="seasn")
 
 
+def test_what_differs_from_week_to_week_anyway_is_no_drift(tmp_path):
+    """Each week has a mood of its own: beside rows that count as independent any week has drifted, beside the training
+    data's own weeks only one that is like none of them."""
+    rides = Rides(tmp_path, rider.moody(100, weeks=20, count=120))
+    rides.log(0, draw(200, 300, shift=0.4))
+    rides.log(1, draw(201, 300, shift=-0.4))
+    rides.log(2, draw(202, 300, shift=1.6))
+    assert [bool(one["alarms"]) for one in rides.monitor()["windows"]] == [True, True, True]
+    report = rides.monitor(time="day")
+    assert [bool(one["alarms"]) for one in report["windows"]] == [False, False, True]
+    heat = next(one for one in report["windows"][0]["drift"] if one["column"] == "heat")
+    assert heat["threshold"] > heat["effect"] > 0.1 and "usual up to" in heat["sentence"]
+    with pytest.raises(WrongInput, match=r"monitor\.time: 'heat' is no date column; there is: day"):
+        rides.monitor(time="heat")
+
+
 def test_an_alarm_is_told_once_for_each_window(four_weeks, monkeypatch):
     rides, _ = four_weeks
     for key in list(rides.store.list("alarms/")):
