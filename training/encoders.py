@@ -11,13 +11,9 @@ from training.attention import NAME, use_packed_attention
 
 
 def fresh_bert(cls: Any, settings: Any, vocab_size: int) -> Any:
-    """A BERT of the settings' sizes with random weights. Raises WrongInput when the sizes do not go together."""
+    """A BERT of the settings' sizes with random weights."""
     from transformers import BertConfig
 
-    if settings.hidden_size % settings.num_heads:
-        raise WrongInput(
-            f"settings.hidden_size: {settings.hidden_size} is no multiple of num_heads {settings.num_heads}; change one"
-        )
     config = BertConfig(
         vocab_size=vocab_size,
         hidden_size=settings.hidden_size,

@@ -10,9 +10,9 @@ import ast
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from infra import artifacts
 from infra.errors import WrongInput, choices
@@ -78,6 +78,16 @@ class EncoderSettings(RecipeSettings):
     """Width of the feed-forward layers."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """On embeddings, attention and feed-forward outputs of an encoder built here, and on what is read off it."""
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        if over := self.hidden_size % self.num_heads:
+            fitting = self.hidden_size - over + self.num_heads
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}; "
+                f"write hidden_size {fitting}, or another num_heads"
+            )
+        return self
 
 
 def recipe_path(name: str) -> Path:

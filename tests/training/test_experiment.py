@@ -108,6 +108,10 @@ def test_a_wrong_override_is_refused(tmp_path: Path, override: str, said: str) -
         (["early_stopping={patience: 2}"], "'training.early_stopping.metric' is missing"),
         (["early_stopping={metric: loss, patence: 2}"], "did you mean 'patience'"),
         (["ema=1.0"], "training.ema"),
+        (
+            ["hidden_size=100", "num_heads=8"],
+            "settings: hidden_size 100 is no multiple of num_heads 8; write hidden_size 104",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(tmp_path: Path, override: list[str], said: str) -> None:
