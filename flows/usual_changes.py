@@ -6,7 +6,7 @@ and only a larger effect than the mean plus three standard deviations of those i
 reference chunks; Shewhart's control chart, 1931, has the three).
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data_contracts.drift import compare
 from flows.monitor_policy import MonitorPolicy, Window
@@ -41,8 +41,8 @@ def usual_effects(rows: "pa.Table", contract: "Contract", policy: MonitorPolicy)
         others = ~inside & np.isin(place, place[inside])
         if others.sum() < policy.minimum_rows:
             continue
-        sides: list[dict[str, Any]] = [profile(rows.filter(pa.array(mask)), contract) for mask in (others, inside)]
-        for one in compare(*sides, contract):
+        before, after = (profile(rows.filter(pa.array(mask)), contract) for mask in (others, inside))
+        for one in compare(before, after, contract):
             found.setdefault((one.column, one.kind), []).append(one.effect)
     return {
         name: float(np.mean(effects) + DEVIATIONS * np.std(effects))

@@ -30,7 +30,6 @@ def serve(model: str, host: str, port: int, as_json: bool) -> None:
             click.echo(f"{body['model']} answers at {body['address']} (Ctrl-C ends it); logged to {body['log']}")
 
         emit(facts, as_json, human)
-        click.get_text_stream("stdout").flush()
 
     done = answer(workplace(), model, host, port, ready)
     lost = f"; {done['not_logged']:,} could not be" if done["not_logged"] else ""
