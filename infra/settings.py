@@ -278,6 +278,9 @@ def quiet_environment(settings: Settings) -> None:
         defaults["PREFECT_API_AUTH_STRING"] = settings.prefect_auth.reveal()
     if settings.ray_token:
         defaults |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": settings.ray_token.reveal()}
+    elif settings.ray_address and (Path.home() / ".ray" / "auth_token").exists():
+        # A head asks for its account's token as soon as there is one; who joins sends it only when told to.
+        defaults["RAY_AUTH_MODE"] = "token"
     if settings.tracks_to_server:
         parts = urlsplit(Secret.inside(settings.tracking_uri).reveal())
         if password := unquote(parts.password or "") or settings.mlflow_password.reveal():

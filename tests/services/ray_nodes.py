@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 
 RAY = Path(sys.executable).parent / "ray"
+TOKEN = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+"""What the cluster asks of whoever joins it: SLIPWAY_RAY_TOKEN of a driver."""
 START_S = 120
 
 
@@ -24,6 +26,7 @@ class RayNodes:
         self.port, self.address = port, f"127.0.0.1:{port}"
         self.folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: Unix sockets lie below it
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
 
     def __enter__(self) -> "RayNodes":
         self.start(
@@ -49,6 +52,7 @@ class RayNodes:
             within = f"mount -t tmpfs none {shlex.quote(str(hide))} && exec {shlex.join(command)}"
             command = ["unshare", "--mount", "sh", "-c", within]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SLIPWAY")}
+        environment |= self.access
         log = self.folder / f"node-{len(self.processes)}.log"
         with log.open("wb") as sink:
             process = subprocess.Popen(
