@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.places import Place
-from data_contracts.text_files import detect_encoding
+from data_contracts.text_lines import detect_encoding
 from infra.errors import WrongInput
 
 HEAD = 1 << 20

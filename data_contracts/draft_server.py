@@ -15,7 +15,7 @@ from data_contracts.native import Native, Unreadable
 from data_contracts.places import Place
 from data_contracts.sources.files import FORMATS
 from data_contracts.sources.images import ENDINGS
-from data_contracts.text_files import Lines
+from data_contracts.text_lines import Lines
 from infra.errors import WrongInput
 
 MAX_FILES = 20_000

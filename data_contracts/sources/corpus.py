@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from data_contracts.places import Place, places
 from data_contracts.source import Unreadable
 from data_contracts.splits import SPLITS
-from data_contracts.text_files import NUL, open_lines
+from data_contracts.text_lines import NUL, open_lines
 from infra.errors import WrongInput, choices
 
 if TYPE_CHECKING:
