@@ -17,6 +17,8 @@ from data_contracts.splits import SPLITS, assign
 
 MAX_CATEGORIES = 20
 MAX_LABELS = 200
+BESIDE_TEXT = 2
+"""Other columns that tell about a text; where there are more, it is a table with remarks in it."""
 LONG_TEXT = 20
 """Characters on average, from which a text is taken for an input of its own."""
 RARE = 0.002
@@ -103,6 +105,8 @@ class Text:
         images = [one.name for one in usable if one.kind == "image"]
         texts = [one.name for one in usable if one.kind == "string" and one.mean_length > LONG_TEXT]
         others = [one.name for one in usable if one.kind != "string" or one.distinct < len(one.values) / 2]
+        if len(others) > BESIDE_TEXT + len(texts):
+            texts = []
         chosen = images or texts[:2] or others or [one.name for one in usable]
         for inputs in (chosen, [one.name for one in usable]):
             self.inputs = inputs

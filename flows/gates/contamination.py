@@ -1,5 +1,6 @@
 """The test split does not stand in the training split: exact copies and near-duplicates of inputs, as a share."""
 
+import json
 from typing import Any
 
 from pydantic import Field
@@ -13,9 +14,9 @@ SHOWN_CHARS = 160
 
 class Contamination(Gate):
     """Exact: all input columns are equal after normalising (case, spaces, composed accents). Near: the sets of
-    5-character pieces of the text inputs are alike, found by MinHash LSH and confirmed by exact Jaccard (Lee et al.,
-    "Deduplicating training data makes language models better", ACL 2022, §4.2 and §5). Only the version's own splits
-    are compared, not what a pretrained base has read."""
+    5-character pieces of the text inputs (not of categories) are alike, found by MinHash LSH and confirmed by exact
+    Jaccard (Lee et al., "Deduplicating training data makes language models better", ACL 2022, §4.2 and §5). Only the
+    version's own splits are compared, not what a pretrained base has read."""
 
     maximum_share: float = Field(default=0.01, ge=0, le=1)
     """Of the test rows."""
@@ -26,6 +27,7 @@ class Contamination(Gate):
         from pyarrow import parquet
 
         from data_contracts.near_duplicates import compared_columns, near_copies
+        from data_contracts.profile import is_text
         from data_contracts.splits import keys
 
         contract = evidence.contract(candidate)
@@ -38,15 +40,18 @@ class Contamination(Gate):
         for row, key in enumerate(keys(train, contract.inputs)):
             first.setdefault(key, row)
         exact = {row: first[key] for row, key in enumerate(keys(test, contract.inputs)) if key in first}
-        texts = compared_columns(contract)
+        profile = json.loads(evidence.data_file(candidate, "profile")[0].read_text(encoding="utf-8"))["columns"]
+        # Rows of a table share their categories with many others, and nearly repeat none of them by that.
+        texts = [name for name in compared_columns(contract) if is_text(profile[name])]
         near = near_copies(list(keys(test, texts)), list(keys(train, texts)), self.similarity) if texts else {}
         pairs = {row: (other, 1.0) for row, other in exact.items()}
         pairs |= {row: found for row, found in near.items() if row not in exact}
         share = len(pairs) / test.num_rows
         passed = share <= self.maximum_share
+        nearly = f"{len(pairs) - len(exact):,} near-duplicates (Jaccard {self.similarity:g} or more)"
         counted = (
             f"{len(pairs):,} of {test.num_rows:,} test rows ({share:.1%}) stand in the training split: {len(exact):,} "
-            f"exact copies, {len(pairs) - len(exact):,} near-duplicates (Jaccard {self.similarity:g} or more)"
+            f"exact copies, {nearly if texts else 'and near-duplicates are asked of texts, which no input holds'}"
         )
         if passed:
             sentence = f"{counted}; up to {self.maximum_share:.1%} are allowed."

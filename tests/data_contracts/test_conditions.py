@@ -1,18 +1,23 @@
 """A rule's condition picks rows, and nothing that a contract says is evaluated as code."""
 
 import datetime as dt
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
+from data_contracts.audit import audit
 from data_contracts.conditions import check_condition, columns_of, rows_meeting
 from data_contracts.contract import Contract
+from data_contracts.registry import read_split, register
 from data_contracts.rows import schema_of
 from data_contracts.validation import validate
 from infra.errors import WrongInput
+from infra.store import FolderStore
 
 Maker = Callable[..., Contract]
 
@@ -133,3 +138,50 @@ def test_code_in_a_contract_is_refused_and_does_not_run(contract: Maker, tmp_pat
     made = ruled(contract, compare("kind", "==", code))
     validate(rows_of(made), made)
     assert not (tmp_path / "ran").exists()
+
+
+def made_of(condition: Any, **more: Any) -> dict[str, Any]:
+    made = {"property": "slipway.condition", "value": condition}
+    return {"cnt": "integer", "busy": {"logicalType": "boolean", "customProperties": [made], **more}}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_a_column_made_of_a_condition_is_in_no_source_and_in_every_version(
+    suffix: str, contract: Maker, tmp_path: Path
+) -> None:
+    rows = [{"cnt": count} for count in (1, 200, None, 110, 109)]
+    path = tmp_path / f"rows.{suffix}"
+    if suffix == "csv":
+        path.write_text("cnt,x\n1,\n200,\n,\n110,\n109,\nmany,\n")
+    elif suffix == "jsonl":
+        path.write_text("\n".join(json.dumps(row) for row in rows) + '\n{"cnt": "many"}\n')
+    else:
+        parquet.write_table(pa.table({"cnt": ["1", "200", None, "110", "109", "many"]}), path)
+    store = FolderStore(tmp_path / "store")
+    # As many rows as there are leave no room for splits: all train.
+    made = contract(
+        made_of(compare("cnt", ">", 109), required=True), path=str(path), format=suffix,
+        split={"test": 0, "validation": 0}, label="busy", quarantine={"limit": 1},
+    )  # fmt: skip
+    version, _ = register(store, made, cache=tmp_path / "cache")
+    assert version.counts["quarantined"] == 1 and all(check.passed for check in audit(store, version))
+    found = read_split(store, version, "train").to_pylist()
+    assert [(row["cnt"], row["busy"]) for row in found] == [
+        (1, False), (200, True), (None, False), (110, True), (109, False)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (made_of(compare("cnt", ">", 1), logicalType="integer"), "is what a column of logicalType: boolean is made of"),
+        (made_of(compare("cnt", ">", 1), physicalName="BUSY"), "no source holds under any physicalName"),
+        (made_of(compare("count", ">", 1)), r"busy\.slipway\.condition: column 'count' is not in the schema.*'cnt'"),
+        (made_of(compare("busy", "==", True)), "asks column 'busy', which is made of a condition itself"),
+        (made_of({"type": "comparison", "column": {"name": "cnt"}}), "slipway.condition: '(operator|parameter)'"),
+    ],
+    ids=["no boolean", "named in the data", "unknown column", "of itself", "incomplete"],
+)
+def test_a_condition_that_makes_no_column_is_one_line(columns: Any, message: str, contract: Maker) -> None:
+    with pytest.raises(WrongInput, match=message):
+        contract(columns)

@@ -171,6 +171,20 @@ def test_a_format_is_told_by_the_file(case: str, tmp_path: Path) -> None:
         assert content.decode(server["encoding"]).count("café à la carte") == 40
 
 
+def test_of_a_table_with_remarks_the_columns_are_the_inputs(tmp_path: Path) -> None:
+    lines = ["size,colour,open,months,remark,label"]
+    lines += [
+        f"{n % 37}.5,{('red', 'blue')[n % 2]},{('true', 'false')[n % 3 % 2]},{n % 12},{'said something of ' * 4}{n},"
+        f"{('good', 'bad')[n % 2]}"
+        for n in range(300)
+    ]
+    (tmp_path / "rows.csv").write_text("\n".join(lines), encoding="utf-8")
+    assert drafted(tmp_path / "rows.csv").inputs == ("size", "colour", "open", "months")
+    fewer = [",".join((cells[0], cells[4], cells[5])) for cells in (line.split(",") for line in lines)]
+    (tmp_path / "texts.csv").write_text("\n".join(fewer), encoding="utf-8")
+    assert drafted(tmp_path / "texts.csv").inputs == ("remark",)
+
+
 @pytest.mark.parametrize(
     ("line", "at"), [("{text};{label}", "last"), ("{label} {text}", "first"), ("{text}\t{label}", "last")]
 )

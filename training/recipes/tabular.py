@@ -58,6 +58,7 @@ class Settings(RecipeSettings):
     max_depth: int | None = Field(None, ge=1, le=64)
     """Of a tree; None: no limit but its leaves."""
     min_samples_leaf: int = Field(20, ge=1)
+    """Training rows that a leaf holds at least."""
     l2: float = Field(0.0, ge=0)
     """Weight of the squared answers of leaves in what is minimised."""
     feature_share: float = Field(1.0, gt=0, le=1)
