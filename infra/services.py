@@ -33,6 +33,8 @@ STOP_TIMEOUT_S = 10
 """After that SIGTERM becomes SIGKILL. The runner is given it to end what it runs."""
 MARK = "_SLIPWAY_SERVICE"
 """Environment variable of every process of a service: WORKSPACE:NAME."""
+PASSWORD_LETTERS = 12
+"""MLflow's least."""
 USUAL_PORTS = {"mlflow": 5000, "prefect": 4200}
 TITLES = {"mlflow": "MLflow", "prefect": "Prefect", "runner": "runner"}
 
@@ -99,7 +101,7 @@ def open_doors(settings: Settings) -> list[str]:
         return []
     required = {
         "prefect_auth": ("Prefect", "USER:PASSWORD"),
-        "mlflow_password": ("MLflow", "12 characters or more"),
+        "mlflow_password": ("MLflow", f"{PASSWORD_LETTERS} characters or more"),
         "ray_token": ("Ray", "a long random text"),
     }
     return [
@@ -143,6 +145,11 @@ def _mlflow(settings: Settings, port: int) -> Launch:
             raise WrongInput(
                 "setting mlflow_password: MLflow asks for passwords with Flask-WTF, which is not installed; "
                 "pip install 'slipway[cluster]'"
+            )
+        if len(settings.mlflow_password.reveal()) < PASSWORD_LETTERS:
+            raise WrongInput(
+                f"setting mlflow_password: MLflow takes {PASSWORD_LETTERS} characters or more; "
+                "set a longer SLIPWAY_MLFLOW_PASSWORD"
             )
         configuration = place / "mlflow-auth.ini"
         configuration.write_text(

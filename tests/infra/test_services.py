@@ -218,6 +218,8 @@ def test_no_secret_stands_on_a_command_line_or_in_the_records(tmp_path, monkeypa
     with pytest.raises(WrongInput, match=r"mlflow_password: .*Flask-WTF.*slipway\[cluster\]"):
         services._mlflow(given, 1)
     monkeypatch.setattr(services, "find_spec", lambda _: object())
+    with pytest.raises(WrongInput, match="mlflow_password: MLflow takes 12 characters or more"):
+        services._mlflow(replace(given, mlflow_password=Secret("short")), 1)
     for launch in (services._mlflow(given, 1), services._prefect(given, 2)):
         assert "swordfish-five" not in " ".join(launch.command) + launch.url
         assert any("swordfish-five" in value for value in launch.environment.values()), "but the server is told"
