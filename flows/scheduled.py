@@ -6,12 +6,25 @@ names, and do what the commands do there.
 
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.logging import get_run_logger
+from prefect.runtime import deployment
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Completed, Failed, State
+from prefect.states import Cancelled, Completed, Failed, State
 
 from flows import events
 from flows.config import load_config
@@ -35,6 +48,7 @@ def retrain(experiment: str, name: str) -> State[Any]:
     name: the experiment's, also where its file cannot be read any more.
     """
     settings = _settings()
+    _skip_waiting()
     try:
         with events.retraining(settings, name):
             report = _run(settings, experiment, name)
@@ -105,6 +119,21 @@ def notify(
     except SlipwayError as error:
         return Failed(message=str(error))
     return Completed(message=f"told of {event}")
+
+
+def _skip_waiting() -> None:
+    """End the runs of this deployment that are due and wait for this one: it sees all that they would have seen."""
+    if not deployment.id:
+        return
+    due = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
+    )
+    ours = DeploymentFilter(id=DeploymentFilterId(any_=[UUID(deployment.id)]))
+    skipped: State[Any] = Cancelled(name="Skipped", message="a run that began later does what this one was to do")
+    with get_client(sync_client=True) as client:
+        for run in client.read_flow_runs(flow_run_filter=due, deployment_filter=ours):
+            client.set_flow_run_state(run.id, skipped)
 
 
 def _settings() -> Settings:

@@ -19,7 +19,7 @@ HEARTBEAT_S = 30
 SILENT_S = 65
 STARTING_S = 300
 """A run that was handed to a worker and has not begun by then never will."""
-OUTCOMES = ("Up to date", "Promoted", "Waiting", "Rejected", "Left to another")
+OUTCOMES = ("Up to date", "Promoted", "Waiting", "Rejected", "Left to another", "Skipped")
 """Names of the final states of `flows.scheduled`, beside Prefect's own: its events are called by a state's name."""
 _ENDED = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Crashed", "Cancelled", *OUTCOMES)}
 _BEAT = "prefect.flow-run.heartbeat"
