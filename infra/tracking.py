@@ -257,7 +257,7 @@ def log_package(
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         if not _versions_of(client, title, logged):
-            client.create_model_version(title, logged, run_id, tags=tag)
+            client.create_model_version(title, logged, run_id, tags=tag, model_id=logged.rpartition("/")[2])
         first, *twins = _versions_of(client, title, logged)  # two where an answer was lost and MLflow asked again
         for twin in twins:
             client.delete_model_version(title, twin)
