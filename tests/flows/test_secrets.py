@@ -19,11 +19,20 @@ import psutil
 import pytest
 
 from infra.store import S3Store
-from tests.flows.shop import EXPERIMENT, SLIPWAY, Shop
+from tests.flows.shop import SLIPWAY, Shop
 from tests.services.postgres import PASSWORD, USER, Postgres, missing
 from tests.services.servers import unused_port
 
 pytestmark = pytest.mark.slow
+EXPERIMENT = """\
+recipe: text_classifier
+dataset: reviews
+settings: {vocab_size: 300, max_length: 24, hidden_size: 32, intermediate_size: 64}
+training: {epochs: 2, batch_size: 32, learning_rate: 3.0e-3}
+gates:
+  threshold: {metric: accuracy, minimum: 0.1}
+  package: {}
+"""
 AUTHOR = "canary-in-the-mine"
 """No secret: must be found, or the search is blind."""
 
@@ -81,7 +90,7 @@ def test_twenty_planted_secrets_are_found_nowhere_afterwards(
     home.mkdir()
     (shop.folder / "slipway.toml").write_text(f'mlflow_password = "{planted["mlflow_password"]}"\n')
     notify = f"schedule: {{notify: 'https://hooks.example.org/{planted['webhook']}', on: [drift]}}\n"
-    (shop.folder / "reviews.yaml").write_text(EXPERIMENT.replace("workers: 2", "workers: 1") + notify)
+    (shop.folder / "reviews.yaml").write_text(EXPERIMENT + notify)
     shop.environment |= {
         "HOME": str(home),
         "RAY_TMPDIR": str(ray_folder),
