@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from data_contracts.contract import Contract, parse_contract
+from infra.store import FolderStore
 
 Rows = list[dict[str, Any]]
 
@@ -94,3 +95,8 @@ def sentences() -> Rows:
     return [
         {"text": f"sentence number {index} on a {kinds[index % 3]}", "kind": kinds[index % 3]} for index in range(400)
     ]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> FolderStore:
+    return FolderStore(tmp_path / "store")

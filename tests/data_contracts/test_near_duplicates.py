@@ -47,11 +47,6 @@ def places(store: Store, version: Version) -> dict[str, str]:
     }
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> FolderStore:
-    return FolderStore(tmp_path / "store")
-
-
 def test_the_row_of_the_lesser_split_leaves(
     contract: Maker, write: Writer, folder: FolderStore, tmp_path: Path
 ) -> None:

@@ -1,7 +1,6 @@
 """A version is whole or absent, named by what it holds, and accounts for every row."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,18 +23,13 @@ from data_contracts.registry import (
     resolve,
     validate_source,
 )
-from infra.errors import Refused, SlipwayError, WrongInput
+from infra.errors import WrongInput
 from infra.store import FolderStore, Store
 
 Maker = Callable[..., Contract]
 Writer = Callable[..., Path]
 Rows = list[dict[str, Any]]
 COLUMNS = {"text": {"logicalType": "string", "required": True}, "kind": "string"}
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> FolderStore:
-    return FolderStore(tmp_path / "store")
 
 
 def all_rows(store: Store, version: registry.Version) -> Rows:
@@ -245,98 +239,6 @@ def test_the_shipped_text_sets_have_the_same_shares() -> None:
     assert labelled.nulls == text.nulls, "the null rule decides what a text is"
 
 
-# Interruption, damage ----------------------------------------------------------------------------------------------
-
-
-class Crash(BaseException):
-    """What SIGKILL looks like from inside: no handler of ours may see it as an error."""
-
-
-@pytest.mark.parametrize("survives", [0, 4, 13, 14])
-def test_a_crash_leaves_nothing_that_counts(
-    contract: Maker, write: Writer, folder: FolderStore, tmp_path: Path, sentences: Rows,
-    monkeypatch: pytest.MonkeyPatch, survives: int,
-) -> None:  # fmt: skip
-    path = str(write(tmp_path / "rows.csv", sentences))
-    left = [survives]
-
-    def dying(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            if not left[0]:
-                raise Crash
-            left[0] -= 1
-            return real(*arguments)
-
-        return call
-
-    with monkeypatch.context() as patch:
-        patch.setattr(folder, "upload", dying(folder.upload))
-        patch.setattr(folder, "create", dying(folder.create))
-        with pytest.raises(Crash):
-            register(folder, contract(COLUMNS), path)
-    # 13 files, then the manifest, then the ref: only with the manifest is there a version.
-    whole = survives > 13
-    assert len(list_versions(folder)) == whole
-    version, created = register(folder, contract(COLUMNS), path)
-    assert created != whole and damage(folder, version) is None
-    assert resolve(folder, "made").digest == version.digest
-
-
-@pytest.mark.parametrize("file", ["data/train", "quarantine", "contract"])
-@pytest.mark.parametrize("how", ["missing", "altered"])
-def test_damage_is_named_and_mended_by_registering_again(
-    contract: Maker, write: Writer, folder: FolderStore, tmp_path: Path, sentences: Rows, file: str, how: str
-) -> None:
-    path = str(write(tmp_path / "rows.csv", sentences))
-    version, _ = register(folder, contract(COLUMNS), path)
-    victim = folder.folder / version.key(version.manifest["files"][file]["name"])
-    if how == "missing":
-        victim.unlink()
-    else:
-        content = bytearray(victim.read_bytes())
-        content[len(content) // 2] ^= 1
-        victim.write_bytes(content)
-    found = damage(folder, version)
-    assert found is not None and victim.name in found and how in found
-    again, created = register(folder, contract(COLUMNS), path)
-    assert created and again.digest == version.digest and damage(folder, again) is None
-
-
-@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"format": 1}'])
-def test_an_altered_manifest_is_one_line(
-    contract: Maker, write: Writer, folder: FolderStore, tmp_path: Path, sentences: Rows, content: bytes
-) -> None:
-    path = str(write(tmp_path / "rows.csv", sentences))
-    version, _ = register(folder, contract(COLUMNS), path)
-    folder.put(version.key("manifest.json"), content)
-    with pytest.raises(SlipwayError, match=r"manifest.json"):
-        resolve(folder, "made")
-    mended, _ = register(folder, contract(COLUMNS), path)
-    assert resolve(folder, "made").digest == mended.digest == version.digest
-
-
-def test_a_newer_manifest_is_refused(
-    contract: Maker, write: Writer, folder: FolderStore, tmp_path: Path, sentences: Rows
-) -> None:
-    version, _ = register(folder, contract(COLUMNS), str(write(tmp_path / "rows.csv", sentences)))
-    folder.put(version.key("manifest.json"), json.dumps(version.manifest | {"format": 2}).encode())
-    with pytest.raises(WrongInput, match=r"format 2 is newer"):
-        resolve(folder, "made")
-
-
-def test_a_version_copied_under_another_digest_is_not_believed(
-    contract: Maker, write: Writer, folder: FolderStore, tmp_path: Path, sentences: Rows
-) -> None:
-    version, _ = register(folder, contract(COLUMNS), str(write(tmp_path / "rows.csv", sentences)))
-    here = folder.folder / "datasets" / "made"
-    shutil.copytree(here / version.digest, here / ("0" * 64))
-    with pytest.raises(SlipwayError, match="another version's"):
-        resolve(folder, "made@000000")
-
-
-# Refs ---------------------------------------------------------------------------------------------------------------
-
-
 def test_an_unknown_ref_lists_what_there_is(
     contract: Maker, write: Writer, folder: FolderStore, tmp_path: Path, sentences: Rows
 ) -> None:
@@ -377,82 +279,6 @@ def test_a_source_says_cheaply_whether_it_moved(
     assert "rows.csv is not what it was" in (moved(folder, made, str(path)) or "")
     _, created = register(folder, made, str(path))
     assert not created and moved(folder, made, str(path)) is None, "touched, read again, found the same"
-
-
-def test_a_source_that_moves_while_it_is_read_is_refused(
-    contract: Maker, write: Writer, folder: FolderStore, tmp_path: Path, sentences: Rows,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    path = write(tmp_path / "rows.csv", sentences)
-    made = contract(COLUMNS)
-    from data_contracts.sources import files
-
-    real = files.read
-
-    def read(*arguments: Any) -> Any:
-        yield from real(*arguments)
-        path.touch()
-
-    monkeypatch.setattr(files, "read", read)
-    with pytest.raises(WrongInput, match="changed while it was read"):
-        register(folder, made, str(path))
-    assert not list(folder.list(""))
-
-
-# Refusals -----------------------------------------------------------------------------------------------------------
-
-
-def refused(store: FolderStore, contract: Contract, path: Path) -> str:
-    with pytest.raises(Refused) as caught:
-        register(store, contract, str(path))
-    assert not list(store.list("")), "a refusal leaves nothing behind"
-    message = str(caught.value)
-    assert "\n" not in message and path.name in message
-    return message
-
-
-def test_a_set_that_violates_its_contract_in_every_row_is_refused(
-    contract: Maker, write: Writer, folder: FolderStore, tmp_path: Path, sentences: Rows
-) -> None:
-    path = write(tmp_path / "rows.csv", sentences)
-    made = contract({"text": "string", "kind": "integer"})
-    assert "every row (400) violates contract made.odcs.yaml: kind:type 400 times" in refused(folder, made, path)
-    short = {"logicalType": "string", "logicalTypeOptions": {"maxLength": 3}}
-    assert "text:length 400 times" in refused(folder, contract(COLUMNS | {"text": short}), path)
-
-
-@pytest.mark.parametrize(("limit", "refuses"), [(0.0, True), (0.024, True), (0.025, False), (1, False)])
-def test_the_limit_of_quarantine_is_kept(
-    contract: Maker, write: Writer, folder: FolderStore, tmp_path: Path, sentences: Rows, limit: float, refuses: bool
-) -> None:
-    rows = [row | ({"text": ""} if index % 40 == 0 else {}) for index, row in enumerate(sentences)]
-    path = write(tmp_path / "rows.csv", rows)
-    made = contract(COLUMNS, quarantine={"limit": limit})
-    if refuses:
-        assert "2.5% of 400 rows violate" in refused(folder, made, path)
-    else:
-        assert register(folder, made, str(path))[0].counts["quarantined"] == 10
-
-
-def test_a_rule_of_the_whole_set_refuses_it(
-    contract: Maker, write: Writer, folder: FolderStore, tmp_path: Path, sentences: Rows
-) -> None:
-    quality = [{"type": "library", "metric": "rowCount", "mustBeGreaterThan": 500}]
-    made = contract(COLUMNS, quality=quality)
-    assert "table:rowCount: 400 rows, mustBeGreaterThan 500" in refused(
-        folder, made, write(tmp_path / "rows.csv", sentences)
-    )
-
-
-def test_an_empty_split_is_refused_with_the_way_out(
-    contract: Maker, write: Writer, folder: FolderStore, tmp_path: Path, sentences: Rows
-) -> None:
-    path = write(tmp_path / "rows.csv", sentences[:3])
-    made = contract(COLUMNS, split={"test": 0.001, "validation": 0})
-    message = refused(folder, made, path)
-    assert "split 'test' would be empty (3 rows" in message and "set slipway.split in made.odcs.yaml" in message
-    version, _ = register(folder, contract(COLUMNS, split={"test": 0, "validation": 0}), str(path))
-    assert version.counts["train"] == 3 and len(read_split(folder, version, "test")) == 0
 
 
 def test_validating_writes_nothing_and_finds_the_same(
