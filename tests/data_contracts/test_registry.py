@@ -77,14 +77,17 @@ def test_a_dozen_lines_are_a_contract(folder: FolderStore, tmp_path: Path, write
     assert version.counts["train"] > version.counts["test"] > 0
 
 
-def test_registering_again_writes_nothing(contract: Maker, write: Writer, folder: FolderStore, tmp_path: Path,
-                                          sentences: Rows) -> None:  # fmt: skip
+def test_registering_again_writes_nothing_but_the_age(contract: Maker, write: Writer, folder: FolderStore, tmp_path: Path,
+                                                      sentences: Rows) -> None:  # fmt: skip
+    """The manifest is written as it was: what is used again is young again, and is not cleared away."""
     path = write(tmp_path / "rows.csv", sentences)
     version, _ = register(folder, contract(COLUMNS), str(path))
-    before = {key: (folder.folder / key).stat().st_mtime_ns for key in folder.list("")}
+    before = {key: ((folder.folder / key).stat().st_mtime_ns, folder.get(key)) for key in folder.list("")}
     again, created = register(folder, contract(COLUMNS), str(path))
     assert (again.digest, created) == (version.digest, False)
-    assert {key: (folder.folder / key).stat().st_mtime_ns for key in folder.list("")} == before
+    after = {key: ((folder.folder / key).stat().st_mtime_ns, folder.get(key)) for key in folder.list("")}
+    assert {key for key in before | after if before.get(key) != after.get(key)} == {version.key("manifest.json")}
+    assert after[version.key("manifest.json")][1] == before[version.key("manifest.json")][1]
 
 
 @pytest.mark.parametrize("batch_rows", [7, 8192])
