@@ -77,8 +77,9 @@ def test_a_dozen_lines_are_a_contract(folder: FolderStore, tmp_path: Path, write
     assert version.counts["train"] > version.counts["test"] > 0
 
 
-def test_registering_again_writes_nothing_but_the_age(contract: Maker, write: Writer, folder: FolderStore, tmp_path: Path,
-                                                      sentences: Rows) -> None:  # fmt: skip
+def test_registering_again_writes_nothing_but_the_age(
+    contract: Maker, write: Writer, folder: FolderStore, tmp_path: Path, sentences: Rows
+) -> None:
     """The manifest is written as it was: what is used again is young again, and is not cleared away."""
     path = write(tmp_path / "rows.csv", sentences)
     version, _ = register(folder, contract(COLUMNS), str(path))
