@@ -66,8 +66,8 @@ def read_inputs(
         inputs.append(Input(name=name, type=kind, arrow=arrow, categories=categories))
     if not inputs:
         raise WrongInput(
-            f"inputs {', '.join(names)}: hold free text alone, which a table's model cannot read; name columns of numbers "
-            "and categories in the contract's slipway.inputs, or use a text recipe"
+            f"inputs {', '.join(names)}: hold free text alone, which a table's model cannot read; name columns of "
+            "numbers and categories in the contract's slipway.inputs, or use a text recipe"
         )
     return inputs, left_out
 
