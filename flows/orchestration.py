@@ -40,6 +40,9 @@ class Run:
         with stage(name.replace(" ", ": ", 1), unit=UNITS.get(name.partition(" ")[0], "")) as progress:
             return work(progress)
 
+    def say(self, line: str) -> None:
+        """A line of the flow run's log."""
+
     def table(self, key: str, rows: Sequence[dict[str, Any]], description: str) -> None: ...
 
     def markdown(self, key: str, text: str, description: str) -> None: ...
@@ -86,6 +89,11 @@ class PrefectRun(Run):
             raise SlipwayError(
                 f"{name}: took longer than {hours:g} hours; look why it hangs, then run it again"
             ) from error
+
+    def say(self, line: str) -> None:
+        from flows.prefect_page import log
+
+        log(line)
 
     def table(self, key: str, rows: Sequence[dict[str, Any]], description: str) -> None:
         from flows.prefect_page import show_table

@@ -5,6 +5,7 @@ cannot be written is no reason to fail what it would have told of.
 """
 
 import json
+import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,19 @@ def show_link(name: str, address: str, text: str, description: str) -> None:
     from prefect.artifacts import create_link_artifact
 
     _try(create_link_artifact, address, link_text=text, key=key(name), description=description)
+
+
+def log(line: str) -> None:
+    """A line of the run's log, past the level that keeps Prefect's own lines and tracebacks off terminal and page."""
+    from prefect import get_run_logger
+
+    def write() -> None:
+        about: Any = get_run_logger()
+        logger = about.logger
+        logger.propagate = False
+        logger.handle(logger.makeRecord(logger.name, logging.INFO, "slipway", 0, line, (), None, extra=about.extra))
+
+    _try(write)
 
 
 @contextmanager
@@ -103,6 +117,8 @@ def show_output(run: "Run", settings: Settings, step: "Step", output: dict[str, 
         _show_run(run, settings, step.subject, output)
     elif step.kind == "gate":
         _show_scorecard(run, settings, step.subject, output["scorecard"])
+    elif step.kind == "monitor":
+        _show_windows(run, settings, step.subject, output["report"])
 
 
 def _show_run(run: "Run", settings: Settings, name: str, output: dict[str, Any]) -> None:
@@ -145,3 +161,21 @@ def _show_scorecard(run: "Run", settings: Settings, name: str, scorecard: str) -
     for one in card["verdicts"]:
         if one["gate"] == "drift" and one.get("details"):
             run.table(f"drift-{name}", one["details"], one["sentence"])
+
+
+def _show_windows(run: "Run", settings: Settings, name: str, report: str) -> None:
+    from flows.monitor import read_report
+    from flows.monitor_page import headline
+
+    body = read_report(settings.object_store, report)
+    rows = [
+        {
+            "from": one["start"][:16],
+            "answers": one["rows"],
+            "alarm": "; ".join(said["sentence"] for said in one["alarms"][:3]),
+            "estimated accuracy": f"{one['estimated']['value']:.3f}" if one["estimated"] else "",
+            "real accuracy": f"{one['real']['value']:.3f}" if one["real"] else "",
+        }
+        for one in body["windows"]
+    ]
+    run.table(f"monitor-{name}", rows, f"{headline(body)}. Page: {settings.object_store.uri}/monitors/{report}")

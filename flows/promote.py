@@ -169,9 +169,9 @@ def _promotion_of(store: Store, version: ModelVersion, scorecard: str) -> promot
 
 def compared_with(settings: Settings, version: ModelVersion) -> int | None:
     """The log entry a candidate is judged against. A version that has been champion keeps what it was judged against
-    then: its own promotion is no news to it, and one that was replaced is not put back by a schedule."""
-    log = promotion.read_log(settings.object_store, version.name)
-    for entry in reversed(log):
+    when it first became that: its own promotions, be they repeated on other evidence, are no news to it, and one that
+    was replaced is not put back by a schedule."""
+    for entry in promotion.read_log(settings.object_store, version.name):
         if entry.kind == "promotion" and entry.version == version.version:
             return entry.compared_with
     reigning = promotion.champion(settings.object_store, version.name)

@@ -118,8 +118,10 @@ def _run_stale(
         started = time.monotonic()
         if decision.output is not None:
             refresh(store, step, decision.key)
+            run.say(f"{step.name}: cached")
             report.outputs[step.name] = decision.output
         else:
+            run.say(f"{step.name}: runs, because {'; '.join(decision.reasons)}")
             work = partial(execute, store, step, report.outputs)
             report.outputs[step.name] = run.task(step.name, work, step.gpus)
             show_output(run, settings, step, report.outputs[step.name])

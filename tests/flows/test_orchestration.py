@@ -23,7 +23,10 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     folder = tmp_path_factory.mktemp("orchestration")
     own = Settings(workspace=str(folder))
     quiet_environment(own)
-    with prefect_server(own) as address:
+    from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+
+    # Which `quiet_environment` sets where a server is configured; here Prefect is imported before there is one.
+    with prefect_server(own) as address, temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: True}):
         yield Settings(workspace=str(folder), prefect_api=address, tracking_uri="http://ann:hunter2@127.0.0.1:9")
 
 
@@ -39,6 +42,13 @@ def step(name: str, work: Any = lambda progress: None, gpus: float = 0) -> Step:
                 run=lambda outputs, progress, key: {"made": name, "work": work(progress)})  # fmt: skip
 
 
+def wait_until(there: Any) -> None:
+    """Prefect sends logs in batches."""
+    deadline = time.monotonic() + 60
+    while not there() and time.monotonic() < deadline:
+        time.sleep(0.5)
+
+
 def test_a_step_is_a_task_of_a_flow_run_with_the_plan_on_its_page(settings: Settings) -> None:
     report = run_steps(settings, [step("one"), step("two")], "both", flow="train", whole_way=False)
     assert report.outputs["prepare two"] == {"made": "two", "work": None}
@@ -50,6 +60,9 @@ def test_a_step_is_a_task_of_a_flow_run_with_the_plan_on_its_page(settings: Sett
     assert {one["name"]: one["state_type"] for one in tasks} == {"prepare one": "COMPLETED", "prepare two": "COMPLETED"}
     (plan,) = ask(settings, "artifacts/filter", artifacts={"key": {"any_": ["plan-both"]}})
     assert plan["type"] == "table" and "never ran here" in plan["data"] and plan["flow_run_id"] == run["id"]
+    wait_until(lambda: len(ask(settings, "logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}})) == 2)
+    logs = ask(settings, "logs/filter", logs={"flow_run_id": {"any_": [run["id"]]}})
+    assert {one["message"] for one in logs} == {f"prepare {n}: runs, because never ran here" for n in ("one", "two")}
     run_steps(settings, [step("one"), step("two")], "both")
     newest = ask(settings, "artifacts/filter", artifacts={"key": {"any_": ["plan-both"]}})
     assert any("Up to date" in one["description"] for one in newest), "that nothing had to run is on the page too"

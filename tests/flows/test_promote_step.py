@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from flows import promotion, promotion_log
+from flows import promotion, promotion_log, references
 from flows.cli import main
-from flows.promote import promote_step
+from flows.promote import compared_with, promote_step
 from flows.promotion_log import load_log
 from flows.promotion_verify import verify
 from flows.review import candidates
@@ -17,6 +17,7 @@ from flows.steps import Step, record
 from infra import tracking
 from infra.progress import Progress
 from infra.settings import Settings
+from tests.flows.conftest import World
 from tests.flows.reviewers import Case, Court
 from training.experiment import Experiment, validate_experiment
 
@@ -65,6 +66,16 @@ def packaged(court: Court, case: Case) -> str:
     from flows.binding import package_files
 
     return package_files(court.world.settings, case.version)
+
+
+def test_a_champion_promoted_again_on_other_evidence_is_not_gated_for_ever(world: World) -> None:
+    candidate = world.candidate()
+    version = references.resolve(world.store, candidate.ref)
+    asked = compared_with(world.settings, version)
+    for number in (1, 2, 3):  # its evaluation was lost, and made again
+        world.promote(candidate)
+        assert len(load_log(world.store, "animals").entries) == number
+        assert compared_with(world.settings, version) == asked
 
 
 def test_what_was_rolled_back_is_not_put_back_by_a_schedule(court):
