@@ -104,7 +104,7 @@ def describe(report: Report) -> list[str]:
     return [f"{one['step']}: {one['status']} ({'; '.join(one['reasons'])})" for one in report.to_json()]
 
 
-@flow(name=NOTIFY, flow_run_name="{experiment}: {event}", persist_result=False)
+@flow(name=NOTIFY, flow_run_name="{subject}: {event}", persist_result=False)
 def notify(
     experiment: str, event: str = "", subject: str = "", occurred: str = "", payload: dict[str, Any] | None = None
 ) -> State[Any]:

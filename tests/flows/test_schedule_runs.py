@@ -124,8 +124,8 @@ def by_the_clock(shop: Shop, running: Scheduler, webhook: Webhook) -> list[dict[
     write(shop, "rides", RIDES + CLOCK, webhook)
     first = running.until(lambda: ended(running, "rides", 1), 900, lambda: said(running))
     second = running.until(lambda: ended(running, "rides", 2), 600, lambda: said(running))
-    print(f"\ncron: begun after {seconds(first, began):.0f} s, took {first['total_run_time']:.1f} s: {first['state']}")
-    print(f"nothing to do: took {second['total_run_time']:.1f} s: {second['state']}")
+    print(f"\ncron: begun after {seconds(first, began):.0f} s, took {first['total_run_time']:.1f} s")
+    print(f"nothing to do: took {second['total_run_time']:.1f} s")
     write(shop, "rides", RIDES + TRIGGERS, webhook)
     running.until(lambda: not [run for run in running.runs() if not run["end_time"]], 300)
     return [first, second]
