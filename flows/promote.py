@@ -26,6 +26,7 @@ from infra.progress import Progress
 from infra.settings import Settings
 from infra.store import Store
 from training.experiment import Experiment, experiment_path, validate_experiment
+from training.recipe import settings_class
 from training.run_log import RunLog, read_state
 
 
@@ -279,6 +280,9 @@ def lineage(settings: Settings, version: ModelVersion) -> Any:
     ingredients = record["ingredients"]
     built_from = bases(settings, version)
     experiment = {key: value for key, value in version.experiment.items() if value not in ({}, None)}
+    if not settings_class(version.experiment["recipe"]).trains:
+        experiment = {**experiment, "training": {"seed": experiment["training"]["seed"]}}
+        experiment.pop("scaling", None)
     return Lineage(
         contract=data.contract_digest,
         dataset={"ref": data.ref, "rows digest": data.rows, **data.counts},
