@@ -46,7 +46,7 @@ settings: {{vocab_size: 300, max_length: 24, hidden_size: 32, intermediate_size:
 training: {{steps: {STEPS}, batch_size: 24, learning_rate: 1.0e-3, validate_every: 5, checkpoint_every_steps: 3}}
 scaling: {{max_failures: 3}}
 """
-LONGEST_WAIT_S = 300.0
+LONGEST_WAIT_S = 1800.0
 
 
 @dataclass
