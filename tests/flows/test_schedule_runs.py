@@ -48,7 +48,7 @@ schema:
 customProperties:
   - {property: slipway.label, value: label}
 """
-LONG = EXPERIMENT.replace("{epochs: 6,", "{epochs: 400, checkpoint_every_s: 0.5,").replace("workers: 2", "workers: 1")
+LONG = EXPERIMENT.replace("{epochs: 6,", "{epochs: 150, checkpoint_every_s: 0.5,").replace("workers: 2", "workers: 1")
 LONG += "contract: reviews.odcs.yaml\n"
 
 
