@@ -33,9 +33,7 @@ def connect(settings: Settings, workers: int, gpus_per_worker: float = 0) -> Non
             else:
                 # The training controller wants a CPU of its own beside the workers'.
                 num_cpus = max(os.cpu_count() or 1, int(workers * settings.cpus_per_worker) + 1)
-                # Without an address Ray would look for a cluster that anybody started on this machine, and join that.
-                ray.init("local", num_cpus=num_cpus, include_dashboard=False, log_to_driver=False,
-                         logging_level=logging.ERROR)  # fmt: skip
+                _start(num_cpus)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             ray.shutdown()  # it may have got half of the way
             raise _refusal(settings.ray_address, error) from error
@@ -46,6 +44,24 @@ def connect(settings: Settings, workers: int, gpus_per_worker: float = 0) -> Non
     _refuse_unshared_folder(settings)
     if lacking := shortage(settings, workers, gpus_per_worker):
         raise WrongInput(f"scaling.workers: {lacking}; lower scaling.workers or add nodes")
+
+
+def _start(num_cpus: int) -> None:
+    """A cluster of this process alone. On a busy machine it may take more than the 30 s that Ray gives itself."""
+    import ray
+
+    for last in (False, False, True):
+        try:
+            # Without an address Ray would look for a cluster that anybody started on this machine, and join that.
+            ray.init("local", num_cpus=num_cpus, include_dashboard=False, log_to_driver=False,
+                     logging_level=logging.ERROR)  # fmt: skip
+            return
+        except Exception as error:
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            if last:
+                raise RuntimeError(str(error)) from error
 
 
 def shortage(settings: Settings, workers: int, gpus_per_worker: float = 0) -> str:

@@ -52,7 +52,7 @@ class RayNodes:
             within = f"mount -t tmpfs none {shlex.quote(str(hide))} && exec {shlex.join(command)}"
             command = ["unshare", "--mount", "sh", "-c", within]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SLIPWAY")}
-        environment |= self.access
+        environment |= {**self.access, "RAY_worker_niceness": "0"}  # by default everything else goes before training
         log = self.folder / f"node-{len(self.processes)}.log"
         with log.open("wb") as sink:
             process = subprocess.Popen(
