@@ -156,7 +156,7 @@ def _show_scorecard(run: "Run", settings: Settings, name: str, scorecard: str) -
         mark = "pass" if one["passed"] else "**NO**" if one["severity"] == "block" else "warning"
         lines.append(f"| {mark} | {one['gate']} | {one['sentence'].replace('|', '/')} |")
     page = f"{store.uri}/{where}/scorecard.html"
-    lines += ["", f"The scorecard with its evidence: [{page}]({page})", "", f"`slipway review {name} --open` opens it."]
+    lines += ["", f"With its evidence: [scorecard.html]({page}), or `slipway review {name} --open`."]
     run.markdown(f"scorecard-{name}", "\n".join(lines), f"Scorecard of {card['candidate']['ref']}")
     for one in card["verdicts"]:
         if one["gate"] == "drift" and one.get("details"):
