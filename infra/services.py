@@ -154,7 +154,8 @@ def _mlflow(settings: Settings, port: int) -> Launch:
         configuration = place / "mlflow-auth.ini"
         configuration.write_text(
             "[mlflow]\ndefault_permission = READ\n"
-            f"database_uri = sqlite:///{place / 'mlflow-auth.db'}\nadmin_username = {MLFLOW_USER}\n",
+            f"database_uri = sqlite:///{place / 'mlflow-auth.db'}\nadmin_username = {MLFLOW_USER}\n"
+            "auth_cache_ttl_seconds = 60\n",  # else the slow hash of a password is made anew for each file of a package
             encoding="utf-8",
         )
         environment |= {
