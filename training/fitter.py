@@ -119,12 +119,13 @@ class Attempt:
 
     def _beat(self) -> None:
         every = BEAT_ON_DISK_S if self.log.store.uri.startswith("file:") else HEARTBEAT_S
-        while True:
+        ended = False
+        while not ended:
+            ended = self.ended.is_set()  # then this is the last one, and tells of the end
             seconds = time.monotonic() - self.begun
             with suppress(SlipwayError):  # the store may be away for a while; the end of the fit waits for it
                 self.log.beat(
                     self.writer.attempt, host=socket.gethostname(), pid=os.getpid(), seconds=seconds, **self.progress
                 )
                 self.stop_asked = self.log.store.exists(f"runs/{self.log.run}/attempts/{self.writer.attempt}/stop")
-            if self.ended.wait(every):
-                return
+            self.ended.wait(every)
