@@ -75,7 +75,11 @@ def scheduler(folder: Path, port: int) -> Iterator[Scheduler]:
         yield started
     finally:
         server.terminate()
-        server.wait(30)
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
 
 
 class Webhook(ThreadingHTTPServer):
