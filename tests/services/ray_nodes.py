@@ -45,7 +45,7 @@ class RayNodes:
         return self.start(f"--address={self.address}", f"--node-ip-address={ip}", hide=hide)
 
     def start(
-        self, *options: str, hide: Path | None = None, program: list[str] | None = None
+        self, *options: str, hide: Path | None = None, program: list[str] | None = None, again: int = 3
     ) -> "subprocess.Popen[bytes]":
         command = [*(program or [str(RAY)]), "start", "--block", "--num-cpus=1", "--disable-usage-stats", *options]
         if hide:
@@ -62,6 +62,9 @@ class RayNodes:
         self.processes.append(process)
         deadline = time.monotonic() + START_S
         while "Ray runtime started" not in (said := log.read_text()):
+            if "timed out during startup" in said and again:  # Ray gives itself 30 s, which a busy machine may need
+                lose(process)
+                return self.start(*options, hide=hide, program=program, again=again - 1)
             assert time.monotonic() < deadline and process.poll() is None, said
             time.sleep(0.3)
         return process
