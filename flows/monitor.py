@@ -63,7 +63,9 @@ def monitor(settings: Settings, asked: Asked) -> dict[str, Any]:
     """
     step = monitor_step(settings, asked)
     output = run_steps(settings, [step], asked.version.name, flow="monitor").outputs[step.name]
-    return read_report(settings.object_store, output["report"])
+    report = read_report(settings.object_store, output["report"])
+    tell(settings, asked.version, report)
+    return report
 
 
 def asked_of(
@@ -118,7 +120,6 @@ def monitor_step(settings: Settings, asked: Asked) -> Step:
             (Path(scratch) / "monitor.json").write_text(text, encoding="utf-8")
             (Path(scratch) / "monitor.html").write_text(render(json.loads(text)), encoding="utf-8")
             written = artifacts.commit_folder(store, "monitors", Path(scratch))
-        _tell(settings, version, asked.policy, report, written.digest)
         return {"report": written.digest, "alarm": report["alarm"]}
 
     def damage(output: dict[str, Any]) -> str | None:
@@ -268,23 +269,24 @@ def _labels(store: Store, form: LogFormat, keys: Sequence[str], given: Path | No
     return found, misfits
 
 
-def _tell(settings: Settings, version: ModelVersion, policy: MonitorPolicy, report: dict[str, Any], where: str) -> None:
-    """Emit what is alarming, once for each window of a version: the mark in the store is set when it was told."""
-    store = settings.object_store
+def tell(settings: Settings, version: ModelVersion, report: dict[str, Any]) -> None:
+    """Emit what is alarming, once for each window of a version: its mark in the store is set when a server has heard.
+    Where none has, the next monitoring tries again, also if it finds nothing new to compare."""
+    store, window = settings.object_store, report["policy"]["window"]
     fresh = []
     for one in report["windows"]:
-        mark = f"alarms/{version.name}/{version.version}/{one['start'][:13]}-{policy.window}.json"
+        mark = f"alarms/{version.name}/{version.version}/{one['start'][:13]}-{window}.json"
         if one["alarms"] and not store.exists(mark):
             fresh.append((mark, one))
     if not fresh:
         return
     payload = {
         "model": version.ref,
-        "report": f"monitors/{where}",
+        "report": f"monitors/{report['report']}",
         "windows": [{"start": one["start"], "alarms": [said["kind"] for said in one["alarms"]]} for _, one in fresh],
         "because": fresh[-1][1]["alarms"][0]["sentence"],
     }
-    events.emit(settings, events.DRIFT_FOUND, version.name, payload)
-    for mark, one in fresh:
-        body = {"format": FORMAT, "model": version.ref, "window": one["start"], "report": where}
-        store.create(mark, json.dumps(body, sort_keys=True).encode())
+    if events.emit(settings, events.DRIFT_FOUND, version.name, payload):
+        for mark, one in fresh:
+            body = {"format": FORMAT, "model": version.ref, "window": one["start"], "report": report["report"]}
+            store.create(mark, json.dumps(body, sort_keys=True).encode())

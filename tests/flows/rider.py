@@ -17,7 +17,7 @@ from data_contracts.contract import load_contract
 from flows import models
 from flows.evaluate import evaluate_step
 from flows.inference_log import Answered, LogFormat, write
-from flows.monitor import Asked, monitor_step, read_report
+from flows.monitor import Asked, monitor_step, read_report, tell
 from flows.monitor_policy import MonitorPolicy
 from flows.steps import execute
 from infra import artifacts
@@ -179,7 +179,9 @@ class Rides:
         """The report, through the step and without Prefect."""
         asked = Asked(version=self.version, policy=MonitorPolicy(**policy), since=since, labels=labels)
         step = monitor_step(self.settings, asked)
-        return read_report(self.store, execute(self.store, step, {}, Progress("monitor"))["report"])
+        report = read_report(self.store, execute(self.store, step, {}, Progress("monitor"))["report"])
+        tell(self.settings, self.version, report)
+        return report
 
 
 def write_labels(path: Path, labels: dict[str, bool]) -> Path:
