@@ -34,7 +34,7 @@ class Scheduler:
         """POST to the server's API, or GET where there is no body."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.api}/{path}", data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=120) as response:
             return json.loads(response.read() or b"null")
 
     def runs(self, flow: str = "retrain", *, begun: bool = True) -> list[dict[str, Any]]:
