@@ -271,6 +271,9 @@ def quiet_environment(settings: Settings) -> None:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
         "GIT_PYTHON_REFRESH": "quiet",
+        # MLflow moves artifacts by a boto3 client of its own, file by file: hundreds of requests for a package.
+        "AWS_RETRY_MODE": "standard",
+        "AWS_MAX_ATTEMPTS": "9",
     }
     if settings.prefect_api:
         defaults["PREFECT_API_URL"] = settings.prefect_api

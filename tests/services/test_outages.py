@@ -101,7 +101,7 @@ def trouble(scene: Scene, child: "subprocess.Popen[str]", postgres: Postgres, ml
 
 
 def _until(condition: Callable[[], bool], child: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 1500
     while not condition():
         assert child.poll() is None and time.monotonic() < deadline, "the training did not begin"
         time.sleep(0.5)
