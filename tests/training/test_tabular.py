@@ -69,7 +69,7 @@ def test_columns_become_numbers_categories_and_parts_of_dates() -> None:
 
 def test_a_row_asked_is_cast_as_when_it_was_registered() -> None:
     read, _ = tables.read_inputs(example(50, 1), INPUTS)
-    asked = [
+    asked: list[dict[str, Any]] = [
         {"count": "12", "size": "", "colour": "red", "day": "2024-03-01", "open": "true"},
         {"count": 12, "size": float("nan"), "colour": "red", "day": date(2024, 3, 1), "open": True},
         {"count": 12.0, "colour": "never seen", "day": None},
