@@ -260,7 +260,11 @@ def log_package(
             client.create_model_version(title, logged, run_id, tags=tag, model_id=logged.rpartition("/")[2])
         first, *twins = _versions_of(client, title, logged)  # two where an answer was lost and MLflow asked again
         for twin in twins:
-            client.delete_model_version(title, twin)
+            try:
+                client.delete_model_version(title, twin)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # this answer too may be lost, and it is asked again
+                    raise
         return logged, tag["package_digest"], first
 
 
