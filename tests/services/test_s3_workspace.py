@@ -70,7 +70,7 @@ def test_data_and_training_give_the_same_bytes_on_s3_as_in_a_folder(
     found = {}
     for name, settings in places.items():
         settings.create_workspace()
-        steps = build_graph(settings, experiment, until="prepare")
+        steps = [step for step in build_graph(settings, experiment, until="train") if step.kind != "train"]
         outputs = outputs_of(run_steps(settings, steps, "reviews", whole_way=False).to_json())
         train_here(settings, experiment, outputs)
         found[name] = digests(settings, outputs)
