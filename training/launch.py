@@ -4,7 +4,9 @@ import os
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from infra.errors import Refused, SlipwayError, WrongInput
@@ -17,6 +19,8 @@ from training.outlook import TIMED_STEPS, duration, sentence
 from training.run_log import AttemptLog, Busy, Overtaken, RunLog, RunState, live_beat, read_state, read_tail
 
 POLL_S = 0.5
+QUIET_S = 20.0
+"""A heartbeat older than this is missing: `HEARTBEAT_S` and a little."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +80,7 @@ def train(
     a moment ago. Raises WrongInput or Refused with the worker's own words, Overtaken when another driver took the run
     over, SlipwayError when workers keep dying or a service stays away; the same command then goes on.
     """
+    from infra import tracking
     from infra.cluster import connect
     from training.projection import Projection
 
@@ -86,6 +91,8 @@ def train(
     if state.status != "finished":
         if not take_over:
             _refuse_live_attempt(log, state)
+        if not state.first:
+            tracking.knock(settings)  # once it has begun a run goes on without the tracking server
         if experiment.recipe_settings.trains:
             progress.say("starting Ray")  # before anything is written: a cluster that is too small leaves no trace
             connect(settings, experiment.scaling.workers, experiment.scaling.gpus_per_worker)
@@ -115,9 +122,14 @@ def _attempts(
     request: Request, settings: Settings, log: RunLog, state: RunState, progress: Progress, projection: Any
 ) -> RunState:
     """One attempt after another until the run has ended, or workers died too often."""
+    from infra.cluster import shortage
+
     driver = uuid.uuid4().hex
     ended = threading.Event()
-    watcher = threading.Thread(target=_show_progress, args=(log, progress, projection, ended), daemon=True)
+    scaling = request.experiment.scaling
+    trains = request.experiment.recipe_settings.trains
+    lacking = partial(shortage, settings, scaling.workers, scaling.gpus_per_worker) if trains else str  # "" without Ray
+    watcher = threading.Thread(target=_show_progress, args=(log, progress, projection, lacking, ended), daemon=True)
     watcher.start()
     try:
         if request.experiment.recipe_settings.trains:
@@ -227,10 +239,13 @@ def _refuse_live_attempt(log: RunLog, state: RunState) -> None:
         )
 
 
-def _show_progress(log: RunLog, progress: Progress, projection: Any, ended: threading.Event) -> None:
-    """Follow the newest attempt's heartbeat."""
+def _show_progress(
+    log: RunLog, progress: Progress, projection: Any, lacking: Callable[[], str], ended: threading.Event
+) -> None:
+    """Follow the newest attempt's heartbeat; where it has gone quiet, say what the cluster is `lacking`."""
     sequence = attempt = first = 0
-    said = timed = ""
+    said = timed = waiting = ""
+    looked = time.monotonic()
     while not ended.wait(POLL_S):
         try:
             sequence = sequence or log.last_sequence()
@@ -248,6 +263,12 @@ def _show_progress(log: RunLog, progress: Progress, projection: Any, ended: thre
         except SlipwayError as error:
             progress.say(f"the store is away, training goes on ({error})")
             continue
+        quiet = not beat or time.time() - beat["time"] > QUIET_S
+        if quiet and time.monotonic() - looked > QUIET_S:  # a node was lost: Ray waits for another, without a word
+            looked = time.monotonic()
+            if (found := lacking()) and found != waiting:
+                progress.tell(f"waiting for Ray: {found}")
+            waiting = found
         if beat and beat.get("trouble", said) != said:
             progress.say(said := beat["trouble"])
         if beat and beat.get("step"):

@@ -51,8 +51,8 @@ def work_in(config: dict[str, Any], world: Any, node: int | None = None) -> None
         said = _said_of(error, experiment, world.size)
         if said is None and not _a_peer_failed(log, config):
             raise
-        if said is not None:
-            _record_failure(log, config["driver"], said)
+        if said is not None and not _record_failure(log, config["driver"], said):
+            raise  # this node does not reach the store: Ray tells the driver
         if dist.is_initialized():
             dist.destroy_process_group()
         return
@@ -166,13 +166,15 @@ def _said_of(error: Exception, experiment: Experiment, workers: int) -> SlipwayE
     return WrongInput(f"a worker ran out of memory; {less_memory(experiment, workers)}") if full else None
 
 
-def _record_failure(log: RunLog, driver: str, said: SlipwayError) -> None:
-    """Whichever worker fails first says so; where the store is away, the driver finds that out by itself."""
+def _record_failure(log: RunLog, driver: str, said: SlipwayError) -> bool:
+    """Whichever worker fails first says so. Returns whether the store could be asked."""
     with suppress(SlipwayError):
         state = read_tail(log)
         if state.attempt_entry.get("driver") == driver and state.status == "running":
             writer = AttemptLog(log, state, state.attempt)
             writer.append("failed", message=str(said), exit_code=said.exit_code)
+        return True
+    return False
 
 
 def _a_peer_failed(log: RunLog, config: dict[str, Any]) -> bool:
