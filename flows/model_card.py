@@ -10,6 +10,10 @@ from typing import Any
 
 from flows.page import VISIBLE
 from flows.scorecard_plots import figure
+from training.recipe import recipe_names, settings_class
+
+TASKS = {"text": "text-classification", "table": "tabular-classification", "image": "image-classification"}
+"""What a recipe reads, and the hub's name of the task."""
 
 
 def model_card(card: Mapping[str, Any]) -> str:
@@ -20,7 +24,7 @@ def model_card(card: Mapping[str, Any]) -> str:
     dataset = candidate["dataset"].partition("@")[0]
     results = [
         EvalResult(
-            task_type="text-classification",
+            task_type=_task(lineage["experiment"]),
             dataset_type=dataset,
             dataset_name=_plain(dataset),
             dataset_split=metrics["split"],
@@ -89,6 +93,13 @@ def model_card(card: Mapping[str, Any]) -> str:
 
 
 UNITS = {"energy_kwh": "kWh", "co2_kg": "kg of CO2e"}
+
+
+def _task(experiment: str) -> str:
+    """The hub's name of what the experiment (YAML) learns."""
+    recipe = re.search(r"^recipe: (\w+)$", experiment, re.MULTILINE)
+    known = recipe and recipe[1] in recipe_names()
+    return TASKS[settings_class(recipe[1]).reads if recipe and known else "text"]
 
 
 def _emissions(energy: Mapping[str, float] | None) -> dict[str, Any] | None:

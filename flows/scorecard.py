@@ -129,7 +129,7 @@ def headline(verdicts: Sequence[Verdict]) -> str:
     if idle:
         said = len(verdicts) - idle
         return f"May be promoted: {said} gate{' says' if said == 1 else 's say'} yes, {idle} had nothing to compare"
-    return f"May be promoted: all {len(verdicts)} gates say yes"
+    return "May be promoted: " + ("its gate says yes" if len(verdicts) == 1 else f"all {len(verdicts)} gates say yes")
 
 
 def render(card: Mapping[str, Any]) -> str:

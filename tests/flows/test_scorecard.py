@@ -219,6 +219,7 @@ def test_headline_counts_in_plain_words(world):
     warning = world.judge("beats_baseline", {}, candidate)
     idle = world.judge("champion", {}, candidate)
     assert headline([yes, yes]) == "May be promoted: all 2 gates say yes"
+    assert headline([yes]) == "May be promoted: its gate says yes"
     assert headline([yes, idle]) == "May be promoted: 1 gate says yes, 1 had nothing to compare"
     assert headline([yes, warning, idle]).endswith("1 warning: beats_baseline; 1 had nothing to compare")
     assert headline([yes, warning]) == "May be promoted, with 1 warning: beats_baseline"
