@@ -77,10 +77,9 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> Path:
 
 def render(report: Mapping[str, Any]) -> str:
     """The page of a report's JSON."""
-    environment = pages()
-    environment.filters["p"] = lambda value: f"{value:.2g}" if value >= 1e-12 else "< 1e-12"
     results = report["results"]
-    return environment.get_template("drift_page.html").render(
+    template = pages().get_template("drift_page.html")
+    return template.render(
         report=report,
         headline=headline(report),
         tone="no" if report["blocked"] else "warn" if report["drifted"] or not results else "yes",

@@ -38,10 +38,9 @@ def _windows(count: int) -> str:
 
 def render(report: Mapping[str, Any]) -> str:
     """The page of a report's JSON."""
-    environment = pages()
-    environment.filters["p"] = lambda value: f"{value:.2g}" if value >= 1e-12 else "< 1e-12"
     shown = [one for one in reversed(report["windows"]) if any(result["drifted"] for result in one["drift"])]
-    return environment.get_template("monitor_page.html").render(
+    template = pages().get_template("monitor_page.html")
+    return template.render(
         report=report,
         kinds=KINDS,
         headline=headline(report),

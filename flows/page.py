@@ -17,10 +17,10 @@ VISIBLE = {code: f"[U+{code:04X}]" for code in UNSEEN}
 
 
 def pages() -> "jinja2.Environment":
-    """The environment of the templates in this folder."""
+    """The environment of the templates in this folder; the filter `p` writes a p value."""
     import jinja2
 
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -28,3 +28,5 @@ def pages() -> "jinja2.Environment":
         lstrip_blocks=True,
         finalize=lambda value: value.translate(VISIBLE) if type(value) is str else value,
     )
+    environment.filters["p"] = lambda value: f"{value:.2g}" if value >= 1e-12 else "< 1e-12"
+    return environment
