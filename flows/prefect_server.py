@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from infra.errors import SlipwayError
 from infra.reach import knock_prefect
@@ -59,7 +60,7 @@ def prefect_server(settings: Settings) -> Iterator[str]:
         )
     address = f"http://127.0.0.1:{port}/api"
     try:
-        _wait(server, address, str(log))
+        _wait(server, address, log)
         yield address
     finally:
         server.terminate()
@@ -70,7 +71,7 @@ def prefect_server(settings: Settings) -> Iterator[str]:
             server.wait()
 
 
-def _wait(server: "subprocess.Popen[bytes]", address: str, log: str) -> None:
+def _wait(server: "subprocess.Popen[bytes]", address: str, log: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if server.poll() is not None:
@@ -80,4 +81,5 @@ def _wait(server: "subprocess.Popen[bytes]", address: str, log: str) -> None:
             return
         except OSError:
             time.sleep(0.1)
-    raise SlipwayError(f"Prefect's server did not start; its log is {log}")
+    said = [line for line in log.read_text(errors="replace").splitlines() if "Error" in line]
+    raise SlipwayError(f"Prefect's server did not start{f': {said[-1]}' if said else ''}; its log is {log}")

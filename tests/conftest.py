@@ -25,6 +25,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=f"{SHARED_DATA} is not there"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _environment(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What the libraries read from the environment, set once: the first workspace to set it may be gone when a later
+    test, or its child process, opens Prefect's database."""
+    from infra.settings import Settings, quiet_environment
+
+    quiet_environment(Settings(workspace=str(tmp_path_factory.mktemp("environment"))))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data sets beside the checkout; its tests carry the mark `shared_data`."""

@@ -22,12 +22,17 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Of a workspace with a Prefect server, and a password in an address."""
     folder = tmp_path_factory.mktemp("orchestration")
     own = Settings(workspace=str(folder))
-    quiet_environment(own)
+    from prefect.logging.handlers import APILogWorker
     from prefect.settings import PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
-    # Which `quiet_environment` sets where a server is configured; here Prefect is imported before there is one.
-    with prefect_server(own) as address, temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: True}):
-        yield Settings(workspace=str(folder), prefect_api=address, tracking_uri="http://ann:hunter2@127.0.0.1:9")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("PREFECT_API_DATABASE_CONNECTION_URL")  # the test session's; here a test reads its file
+        quiet_environment(own)
+        server = prefect_server(own)
+        # Which `quiet_environment` sets where a server is configured; here Prefect is imported before there is one.
+        with server as address, temporary_settings({PREFECT_LOGGING_TO_API_ENABLED: True}):
+            yield Settings(workspace=str(folder), prefect_api=address, tracking_uri="http://ann:hunter2@127.0.0.1:9")
+            APILogWorker.drain_all()  # or Prefect tries for a minute, at exit, to reach a server that has ended
 
 
 def ask(settings: Settings, what: str, **body: Any) -> Any:
