@@ -69,7 +69,7 @@ def model(store: Any, data: Any, folder: Path, right: float, seed: int) -> Any:
 
     from data_contracts.registry import read_split
     from flows import models
-    from flows.evidence import Subject
+    from flows.judging.evidence import Subject
     from infra import artifacts
     from training.baseline import Baseline
     from training.evaluation import evaluate_classification
@@ -118,9 +118,9 @@ def model(store: Any, data: Any, folder: Path, right: float, seed: int) -> Any:
 def main() -> None:
     from dataclasses import replace
 
-    from flows.evidence import Evidence
-    from flows.gate import parse_gates, run_gates
-    from flows.scorecard import Lineage, build_scorecard
+    from flows.judging.evidence import Evidence
+    from flows.judging.gate import parse_gates, run_gates
+    from flows.judging.scorecard import Lineage, build_scorecard
     from infra.settings import Settings
 
     with tempfile.TemporaryDirectory(prefix="slipway-bench-") as name:

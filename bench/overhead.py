@@ -123,7 +123,7 @@ def _status(folder: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    from flows.prefect_server import prefect_server
+    from flows.orchestration.server import prefect_server
     from infra.settings import Settings, quiet_environment
 
     begun = time.perf_counter()

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from flows.gate import parse_gates
-from flows.monitor_policy import parse_monitor
-from flows.policy import parse_policy
-from flows.schedule import parse_schedule
+from flows.inference.policy import parse_monitor
+from flows.judging.gate import parse_gates
+from flows.orchestration.schedule import parse_schedule
+from flows.promotion.policy import parse_policy
 from infra.errors import WrongInput
 from training.experiment import Experiment, load_experiment
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from flows.gate import gate_names, load_gate
-from flows.schedule import Schedule
+from flows.judging.gate import gate_names, load_gate
+from flows.orchestration.schedule import Schedule
 from training.experiment import Experiment
 from training.recipe import recipe_names, settings_class
 

@@ -9,9 +9,9 @@ from typing import Any
 from data_contracts import registry
 from data_contracts.contract import Contract, load_contract, shipped
 from data_contracts.source import at, load_source
-from flows import events
 from flows.code_key import code_of
-from flows.orchestration import Run, run_flow
+from flows.orchestration import events
+from flows.orchestration.orchestration import Run, run_flow
 from flows.steps import Outputs, Step, libraries, record
 from infra.errors import SlipwayError, WrongInput, choices
 from infra.progress import Progress

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_contracts import registry
-from flows import events, references
+from flows import references
 from flows.code_key import code_of
-from flows.evidence import Evidence, MissingEvidence, Subject, find_champion
-from flows.inference_log import Log, LogFormat, log_keys, logged_inputs, read_log
-from flows.inference_windows import Known, judge_window
+from flows.inference.log import Log, LogFormat, log_keys, logged_inputs, read_log
+from flows.inference.policy import MonitorPolicy, Window, parse_monitor
+from flows.inference.windows import Known, judge_window
+from flows.judging.evidence import Evidence, MissingEvidence, Subject, find_champion
 from flows.models import ModelVersion
-from flows.monitor_policy import MonitorPolicy, Window, parse_monitor
+from flows.orchestration import events
 from flows.promote import todays
 from flows.retrain import run_steps
 from flows.steps import Outputs, Step, artifact_damage, libraries
@@ -107,12 +108,12 @@ def monitor_step(settings: Settings, asked: Asked) -> Step:
             "since": asked.since.isoformat() if asked.since else "",
             "log": {"files": len(keys), "names": digest(keys)},
             "labels": {"files": digest(labelled), "given": digest_file(asked.labels) if asked.labels else ""},
-            "code": code_of(["flows.monitor", "flows.inference_windows", "flows.monitor_page"]),
+            "code": code_of(["flows.monitor", "flows.inference.windows", "flows.inference.page"]),
             "libraries": libraries("numpy", "scipy", "scikit-learn"),
         }
 
     def run(outputs: Outputs, progress: Progress, key: str) -> dict[str, Any]:
-        from flows.monitor_page import render
+        from flows.inference.page import render
 
         report = compare(settings, asked, subject, keys, labelled, progress)
         with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:

@@ -10,15 +10,17 @@ from typing import Any
 import yaml
 
 from data_contracts import registry
-from flows import events, models, promotion, references
-from flows.alias import mirror
-from flows.approvals import Unapproved
-from flows.binding import package_files
+from flows import models, references
 from flows.code_key import code_of
 from flows.config import load_config
-from flows.evidence import Evidence, Subject, find_champion
-from flows.gate import Gate, parse_gates, passed, run_gates
+from flows.judging.evidence import Evidence, Subject, find_champion
+from flows.judging.gate import Gate, parse_gates, passed, run_gates
 from flows.models import ModelVersion
+from flows.orchestration import events
+from flows.promotion import decisions as promotion
+from flows.promotion.alias import mirror
+from flows.promotion.approvals import Unapproved
+from flows.promotion.binding import package_files
 from flows.steps import Outputs, Step, artifact_damage, libraries, record
 from infra import artifacts
 from infra.errors import SlipwayError, WrongInput
@@ -45,7 +47,9 @@ def gate_step(settings: Settings, experiment: Experiment, needs: tuple[str, ...]
             "evaluation": outputs[f"evaluate {name}"]["evaluation"],
             "compared_with": compared_with(settings, version),
             "gates": experiment.gates,
-            "code": code_of(["flows.gate", "flows.scorecard", *(f"flows.gates.{gate}" for gate in experiment.gates)]),
+            "code": code_of(
+                ["flows.judging.gate", "flows.judging.scorecard", *(f"flows.gates.{gate}" for gate in experiment.gates)]
+            ),
             "libraries": libraries("numpy", "scipy", "mlflow"),
         }
 
@@ -130,7 +134,7 @@ def promote_version(
     policy: dict[str, Any] | None = None,
     statements: Sequence[dict[str, Any]] = (),
 ) -> promotion.Outcome:
-    """Promote as `flows.promotion.promote` does, with the package's files hashed again and MLflow's alias following."""
+    """Promote as `decisions.promote` does, with the package's files hashed again and MLflow's alias following."""
     store = settings.object_store
     files = package_files(settings, version)
     done = promotion.promote(store, version, scorecard, author=settings.author_name, reason=reason, policy=policy,
@@ -183,7 +187,7 @@ def gate(
     settings: Settings, version: ModelVersion, experiment: Experiment, evaluation: str, progress: Progress
 ) -> tuple[str, bool]:
     """Run the experiment's gates on a version. Returns the scorecard artifact's digest and whether it passed."""
-    from flows.scorecard import build_scorecard
+    from flows.judging.scorecard import build_scorecard
     from infra.tracking import log_card
 
     store = settings.object_store
@@ -218,8 +222,8 @@ def _version_of(store: Store, champion: Subject) -> ModelVersion:
 def changes_since(
     settings: Settings, version: ModelVersion, champion: Subject | None, gates: Sequence[Gate]
 ) -> dict[str, Any] | None:
-    """{"gates", "experiment", "code", "data"}: what `flows.changes` finds between the champion and a version."""
-    from flows import changes
+    """{"gates", "experiment", "code", "data"}: what `judging.changes` finds between the champion and a version."""
+    from flows.judging import changes
 
     store = settings.object_store
     reigning = promotion.champion(store, version.name)
@@ -272,7 +276,7 @@ def learning_curves(settings: Settings, version: ModelVersion) -> dict[str, list
 
 
 def lineage(settings: Settings, version: ModelVersion) -> Any:
-    from flows.scorecard import Lineage
+    from flows.judging.scorecard import Lineage
 
     store = settings.object_store
     data = registry.resolve(store, version.dataset)

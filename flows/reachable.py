@@ -22,7 +22,7 @@ from typing import Any
 from data_contracts import registry, sequence
 from flows import models
 from flows.models import ModelVersion
-from flows.promotion_log import CROWNING, Log, load_log
+from flows.promotion.log import CROWNING, Log, load_log
 from infra.errors import SlipwayError
 from infra.store import NotFound, Store
 from training.run_log import RunLog, RunState, read_tail, run_names

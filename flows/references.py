@@ -1,7 +1,7 @@
 """What a model reference means: `name`, `name@candidate`, `name@champion` or `name/3`."""
 
 from flows.models import ModelVersion, names, versions
-from flows.promotion_log import champion
+from flows.promotion.log import champion
 from infra.errors import WrongInput, choices
 from infra.store import Store
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from flows.alias import mirror
-from flows.orchestration import Run, run_flow
-from flows.prefect_page import show_output, show_plan
+from flows.orchestration.orchestration import Run, run_flow
+from flows.orchestration.page import show_output, show_plan
+from flows.promotion.alias import mirror
 from flows.steps import Decision, Outputs, Step, accept, decide, execute, refresh
 from infra.settings import Settings
 

@@ -4,9 +4,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from data_contracts import registry
-from flows import models, promotion, signatures
+from flows import models
 from flows.code_key import code_of
 from flows.prepare import dataset_ref, refuse_barred
+from flows.promotion import decisions as promotion
+from flows.promotion import signatures
 from flows.resume import Going, check_resume
 from flows.sources import read_sources
 from flows.steps import Outputs, Step, artifact_damage, libraries

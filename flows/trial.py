@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from infra import artifacts
 
 if TYPE_CHECKING:
-    from flows.evidence import Cited, Evidence, Subject
+    from flows.judging.evidence import Cited, Evidence, Subject
 
 FORMAT = 1
 ROWS = 64
@@ -36,7 +36,7 @@ class Trial:
 
 def run_trial(evidence: "Evidence", subject: "Subject") -> Trial:
     """Raises MissingEvidence when what it would be compared with is missing; how the package fails is a finding."""
-    from flows.evidence import Cited, MissingEvidence
+    from flows.judging.evidence import Cited, MissingEvidence
     from infra.package_trial import try_package
 
     if not subject.package:

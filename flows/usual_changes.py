@@ -9,7 +9,7 @@ reference chunks; Shewhart's control chart, 1931, has the three).
 from typing import TYPE_CHECKING
 
 from data_contracts.drift import compare
-from flows.monitor_policy import MonitorPolicy, Window
+from flows.inference.policy import MonitorPolicy, Window
 
 if TYPE_CHECKING:
     import pyarrow as pa

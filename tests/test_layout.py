@@ -18,9 +18,9 @@ ROOMS = ["infra", "data_contracts", "training", "flows"]
 DOORS = {
     "boto3": ["infra/store.py"],
     "botocore": ["infra/store.py"],
-    "cryptography": ["infra/keys.py", "flows/signatures.py"],
+    "cryptography": ["infra/keys.py", "flows/promotion/signatures.py"],
     "great_expectations": ["data_contracts/validation.py"],
-    "model_signing": ["flows/signatures.py"],
+    "model_signing": ["flows/promotion/signatures.py"],
     "mlflow": ["infra/tracking.py", "infra/scoring.py", "infra/package_trial.py"],  # the last in a process of its own
     "prefect": ["flows/"],
     "ray": ["infra/cluster.py", "infra/doctor.py"],

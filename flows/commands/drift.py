@@ -24,8 +24,8 @@ def drift(before: str, after: str, out: Path | None, as_json: bool) -> None:
     """
     from data_contracts import registry
     from data_contracts.profile import read_profile
-    from flows.drift_page import drift_report, headline, write_report
-    from flows.page import VISIBLE
+    from flows.judging.drift_page import drift_report, headline, write_report
+    from flows.judging.page import VISIBLE
 
     settings = workplace()
     store = settings.object_store

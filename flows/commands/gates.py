@@ -20,7 +20,7 @@ def gates(context: click.Context, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from flows.gate import list_gates
+    from flows.judging.gate import list_gates
 
     document = [{"gate": name, "summary": summary} for name, summary in list_gates()]
     emit(document, as_json, lambda body: table([[one["gate"], one["summary"]] for one in body], ["gate", ""]))
@@ -36,7 +36,7 @@ def show(gate: str, as_json: bool) -> None:
     """
     import inspect
 
-    from flows.gate import load_gate
+    from flows.judging.gate import load_gate
 
     known = load_gate(gate)
     document = {
@@ -79,9 +79,9 @@ def calibrate(model: str | None, gate: str | None, trials: int, as_json: bool) -
 
     Example: slipway gates calibrate --gate champion --trials 500
     """
-    from flows.calibrate import CONFIDENCE, TESTS, Row, Trials
-    from flows.gate import load_gate
-    from flows.planted import newest
+    from flows.judging.calibrate import CONFIDENCE, TESTS, Row, Trials
+    from flows.judging.gate import load_gate
+    from flows.judging.planted import newest
     from infra.progress import stage
 
     if gate is not None and gate not in TESTS:

@@ -103,7 +103,7 @@ def predict(
 
     Example: slipway predict library-docs "fit a random forest"
     """
-    from flows.predict import predict_file, predict_inputs, served
+    from flows.inference.predict import predict_file, predict_inputs, served
     from infra.progress import stage
 
     if bool(inputs) == bool(path) or bool(path) != bool(out):

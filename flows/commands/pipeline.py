@@ -120,8 +120,8 @@ def retrain(
     Example: slipway retrain library-docs
     """
     from flows.config import load_config
-    from flows.events import retraining
     from flows.graph import build_graph
+    from flows.orchestration.events import retraining
     from flows.retrain import accept_code, run_steps
 
     if (accept is None) != (reason is None):

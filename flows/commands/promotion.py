@@ -22,7 +22,7 @@ def promote(model: str, reason: str, files: tuple[str, ...], wait: bool, as_json
 
     Example: slipway promote library-docs@candidate
     """
-    from flows.orchestration import run_flow
+    from flows.orchestration.orchestration import run_flow
     from flows.promote import promote_version, record_promotion, todays
 
     settings = workplace()
@@ -30,7 +30,7 @@ def promote(model: str, reason: str, files: tuple[str, ...], wait: bool, as_json
     section = todays(version).promotion
     statements = statements_in(files)
     if wait:
-        from flows.promotion_flow import promote_when_approved
+        from flows.promotion.pause import promote_when_approved
 
         done = promote_when_approved(settings, version, card, reason=reason, policy=section, statements=statements)
     else:
@@ -57,10 +57,13 @@ def rollback(model: str, to: str, reason: str, key_name: str | None, files: tupl
 
     Example: slipway rollback library-docs --to previous --reason "answers got slower"
     """
-    from flows import approvals, events, promotion, references
-    from flows.alias import mirror
-    from flows.binding import package_files
-    from flows.promotion_log import load_log
+    from flows import references
+    from flows.orchestration import events
+    from flows.promotion import approvals
+    from flows.promotion import decisions as promotion
+    from flows.promotion.alias import mirror
+    from flows.promotion.binding import package_files
+    from flows.promotion.log import load_log
 
     settings = workplace()
     store = settings.object_store
@@ -104,8 +107,9 @@ def champion(model: str, at: str | None, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from flows import promotion_log, references
-    from flows.alias import mirror
+    from flows import references
+    from flows.promotion import log as promotion_log
+    from flows.promotion.alias import mirror
 
     settings = workplace()
     store = settings.object_store
@@ -133,8 +137,9 @@ def history(model: str, as_json: bool) -> None:
 
     Example: slipway history library-docs
     """
-    from flows import promotion_log, references
-    from flows.alias import mirror
+    from flows import references
+    from flows.promotion import log as promotion_log
+    from flows.promotion.alias import mirror
 
     settings = workplace()
     store = settings.object_store
@@ -167,8 +172,9 @@ def verify(model: str | None, as_json: bool) -> None:
 
     Example: slipway verify library-docs
     """
-    from flows import models, promotion_log, references
-    from flows.promotion_verify import verify as walk
+    from flows import models, references
+    from flows.promotion import log as promotion_log
+    from flows.promotion.verify import verify as walk
 
     settings = workplace()
     store = settings.object_store

@@ -23,7 +23,7 @@ def scored(settings: Settings, reference: str) -> tuple[Any, str]:
 
 
 def statements_in(files: tuple[str, ...]) -> list[dict[str, Any]]:
-    from flows.approvals import read
+    from flows.promotion.approvals import read
 
     found = []
     for file in files:
@@ -99,8 +99,8 @@ def review(model: str | None, show: bool, as_json: bool) -> None:
     Example: slipway review library-docs
     """
     from flows import models, references
-    from flows.alias import mirror
-    from flows.review import candidates
+    from flows.promotion.alias import mirror
+    from flows.promotion.review import candidates
 
     settings = workplace()
     store = settings.object_store
@@ -147,11 +147,12 @@ def approve(
 
     Example: slipway approve library-docs/3 --reason "reads well, slices are fine"
     """
-    from flows import approvals, promotion
-    from flows.binding import bind, package_files
-    from flows.policy import refuse_unsatisfiable
     from flows.promote import todays
-    from flows.promotion_log import Bound, load_log
+    from flows.promotion import approvals
+    from flows.promotion import decisions as promotion
+    from flows.promotion.binding import bind, package_files
+    from flows.promotion.log import Bound, load_log
+    from flows.promotion.policy import refuse_unsatisfiable
 
     settings = workplace()
     store = settings.object_store
@@ -200,8 +201,8 @@ def reject(model: str, reason: str, as_json: bool) -> None:
 
     Example: slipway reject library-docs/3 --reason "worse on short texts"
     """
-    from flows import promotion
     from flows.promote import todays
+    from flows.promotion import decisions as promotion
 
     settings = workplace()
     version, card = scored(settings, model)
@@ -222,8 +223,9 @@ def policy(model: str, change: bool, reason: str, files: tuple[str, ...], as_jso
 
     Example: slipway policy library-docs
     """
-    from flows import promotion, references
+    from flows import references
     from flows.promote import todays
+    from flows.promotion import decisions as promotion
 
     settings = workplace()
     store = settings.object_store

@@ -27,7 +27,7 @@ def apply(experiment: str | None, as_json: bool) -> None:
 
     Example: slipway schedule apply
     """
-    from flows.deployments import apply as put
+    from flows.orchestration.deployments import apply as put
 
     done = put(workplace(create=True), experiment)
 
@@ -47,7 +47,7 @@ def list_schedules(as_json: bool) -> None:
 
     Example: slipway schedule list
     """
-    from flows.deployments import list_scheduled
+    from flows.orchestration.deployments import list_scheduled
 
     def human(body: list[dict[str, Any]]) -> None:
         if not body:
@@ -92,7 +92,7 @@ def resume(experiment: str | None, as_json: bool) -> None:
 
 
 def _set(experiment: str | None, paused: bool, as_json: bool) -> None:
-    from flows.deployments import set_paused
+    from flows.orchestration.deployments import set_paused
 
     names = set_paused(workplace(), experiment, paused)
     said = f"{'paused' if paused else 'resumed'}: {', '.join(names)}" if names else "nothing is scheduled"

@@ -23,7 +23,7 @@ def serve(model: str, host: str, port: int, as_json: bool) -> None:
 
     Example: slipway serve library-docs
     """
-    from flows.serve import answer
+    from flows.inference.serve import answer
 
     def ready(facts: dict[str, Any]) -> None:
         def human(body: dict[str, Any]) -> None:
@@ -49,9 +49,9 @@ def monitor(model: str, window: str, since: str | None, labels: Path | None, as_
 
     Example: slipway monitor library-docs --window 24h
     """
+    from flows.inference.page import headline
     from flows.monitor import asked_of
     from flows.monitor import monitor as compare
-    from flows.monitor_page import headline
 
     settings = workplace()
     if labels is not None and not labels.is_file():

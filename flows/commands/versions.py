@@ -191,7 +191,8 @@ def withdraw(ref: str, reason: str, as_json: bool) -> None:
     Example: slipway data withdraw reviews@1f2e3d --reason "scraped without consent"
     """
     from data_contracts import corrections, registry, withdrawal
-    from flows import models, promotion
+    from flows import models
+    from flows.promotion import decisions as promotion
 
     settings = workplace()
     store = settings.object_store

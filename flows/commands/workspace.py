@@ -45,7 +45,7 @@ def up(host: str | None, mlflow_port: int | None, prefect_port: int | None, as_j
 
     Example: slipway up --mlflow-port 5001
     """
-    from flows.schedule import runner_command
+    from flows.orchestration.schedule import runner_command
     from infra import services
     from infra.progress import stage
 
@@ -121,7 +121,8 @@ def status(as_json: bool) -> None:
     Example: slipway status --json
     """
     from data_contracts import registry
-    from flows import models, promotion
+    from flows import models
+    from flows.promotion import decisions as promotion
     from flows.runs import list_runs
 
     settings = workplace()

@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import Field
 
-from flows.evidence import Evidence, MissingEvidence, Subject
-from flows.gate import Gate, Verdict
+from flows.judging.evidence import Evidence, MissingEvidence, Subject
+from flows.judging.gate import Gate, Verdict
 
 
 class Answers(Gate):

@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from flows.evidence import Evidence, Subject
-from flows.gate import Gate, Verdict
+from flows.judging.evidence import Evidence, Subject
+from flows.judging.gate import Gate, Verdict
 from training.evaluation import compared_metric
 from training.intervals import ALPHA, compare, is_better
 from training.metrics import METRICS

@@ -4,9 +4,9 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from flows.common_rows import common_rows
-from flows.evidence import Evidence, Subject
-from flows.gate import Gate, Verdict
+from flows.judging.common_rows import common_rows
+from flows.judging.evidence import Evidence, Subject
+from flows.judging.gate import Gate, Verdict
 from training.intervals import ALPHA, compare, is_better
 from training.metrics import METRICS, known_metric
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import Field
 
-from flows.evidence import Evidence, MissingEvidence, Subject
-from flows.gate import Gate, Verdict
+from flows.judging.evidence import Evidence, MissingEvidence, Subject
+from flows.judging.gate import Gate, Verdict
 
 SHOWN = 10
 SHOWN_CHARS = 160

@@ -4,8 +4,8 @@ import json
 from collections import Counter
 from typing import Any
 
-from flows.evidence import Evidence, MissingEvidence, Subject
-from flows.gate import Gate, Verdict
+from flows.judging.evidence import Evidence, MissingEvidence, Subject
+from flows.judging.gate import Gate, Verdict
 
 
 class Contract(Gate):

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from flows.evidence import Evidence, MissingEvidence, Subject
-from flows.gate import Gate, Verdict
+from flows.judging.evidence import Evidence, MissingEvidence, Subject
+from flows.judging.gate import Gate, Verdict
 
 
 class Drift(Gate):

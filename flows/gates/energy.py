@@ -4,8 +4,8 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from flows.evidence import Cited, Evidence, MissingEvidence, Subject
-from flows.gate import Gate, Verdict
+from flows.judging.evidence import Cited, Evidence, MissingEvidence, Subject
+from flows.judging.gate import Gate, Verdict
 from infra.digests import digest_bytes
 
 

@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
-from flows.evidence import Cited, Evidence, MissingEvidence, Subject
-from flows.gate import Gate, Verdict
+from flows.judging.evidence import Cited, Evidence, MissingEvidence, Subject
+from flows.judging.gate import Gate, Verdict
 from infra.digests import digest_bytes
 from infra.errors import SlipwayError
 

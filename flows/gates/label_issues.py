@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from flows.evidence import Evaluation, Evidence, MissingEvidence, Subject
-from flows.gate import Gate, Verdict
+from flows.judging.evidence import Evaluation, Evidence, MissingEvidence, Subject
+from flows.judging.gate import Gate, Verdict
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,7 +1,7 @@
 """The packaged model loads in a clean process with only what it declares and answers its own input example."""
 
-from flows.evidence import Evidence, Subject
-from flows.gate import Gate, Verdict
+from flows.judging.evidence import Evidence, Subject
+from flows.judging.gate import Gate, Verdict
 
 
 class Package(Gate):

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from flows.common_rows import common_rows, results
-from flows.evidence import Cited, Evidence, MissingEvidence, Subject
-from flows.gate import Gate, Verdict
-from flows.weak_slices import features, weak_slices
+from flows.judging.common_rows import common_rows, results
+from flows.judging.evidence import Cited, Evidence, MissingEvidence, Subject
+from flows.judging.gate import Gate, Verdict
+from flows.judging.weak_slices import features, weak_slices
 from training.intervals import figure, holm, p_worse
 from training.metrics import METRICS, known_metric
 

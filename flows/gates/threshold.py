@@ -4,8 +4,8 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from flows.evidence import Evidence, MissingEvidence, Subject
-from flows.gate import Gate, Verdict
+from flows.judging.evidence import Evidence, MissingEvidence, Subject
+from flows.judging.gate import Gate, Verdict
 from training.metrics import METRICS, known_metric
 
 

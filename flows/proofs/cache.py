@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.code_key import ROOT
-from flows.prefect_server import prefect_server
+from flows.orchestration.server import prefect_server
 from flows.prove import Options, Say
 from flows.scratch import Scratch, scratch
 from infra.settings import load_settings

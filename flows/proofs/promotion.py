@@ -11,7 +11,9 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-from flows import promotion, promotion_log, references
+from flows import references
+from flows.promotion import decisions as promotion
+from flows.promotion import log as promotion_log
 from flows.prove import Options, Say
 from infra import artifacts
 from infra.errors import SlipwayError
@@ -68,7 +70,7 @@ def race(uri: str, processes: int, say: Say) -> dict[str, Any]:
         started = time.monotonic()
         say(f"{processes} processes promote")
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["flows.promotion", "flows.scorecard", "boto3"])
+        context.set_forkserver_preload(["flows.promotion.decisions", "flows.judging.scorecard", "boto3"])
         ready, go, stop = context.Semaphore(0), context.Event(), context.Event()
         watcher = context.Process(target=_watch, args=(uri, scratch, ready, stop))
         writers = [
@@ -120,9 +122,9 @@ def rehearse(store: Store, candidates: int, scratch: Path) -> list[str]:
     from data_contracts.contract import load_contract
     from data_contracts.registry import register
     from flows import models
-    from flows.evidence import Evidence, Subject
-    from flows.gate import Verdict
-    from flows.scorecard import Lineage, build_scorecard
+    from flows.judging.evidence import Evidence, Subject
+    from flows.judging.gate import Verdict
+    from flows.judging.scorecard import Lineage, build_scorecard
 
     rows = "".join(f"row number {number},{'odd' if number % 2 else 'even'}\n" for number in range(30))
     (scratch / "rows.csv").write_text(f"text,label\n{rows}")
@@ -200,6 +202,6 @@ def _watch(uri: str, scratch: str, ready: Any, stop: Event) -> None:
 
 
 def _verified(store: Store) -> list[str]:
-    from flows.promotion_verify import verify
+    from flows.promotion.verify import verify
 
     return verify(store, MODEL)

@@ -12,11 +12,12 @@ import pytest
 
 from data_contracts.contract import load_contract
 from data_contracts.registry import Version, read_split, register, resolve
-from flows import models, promotion, references
-from flows.evidence import Cited, Evidence, Subject, find_champion
-from flows.gate import Gate, Verdict, parse_gates, run_gates
+from flows import models, references
+from flows.judging.evidence import Cited, Evidence, Subject, find_champion
+from flows.judging.gate import Gate, Verdict, parse_gates, run_gates
+from flows.judging.scorecard import Lineage, build_scorecard
 from flows.models import ModelVersion
-from flows.scorecard import Lineage, build_scorecard
+from flows.promotion import decisions as promotion
 from infra import artifacts
 from infra.settings import Settings
 from infra.store import FolderStore

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows import approvals, models, promotion, promotion_log
-from flows.binding import bind
-from flows.evidence import Subject, find_champion
+from flows import models
+from flows.judging.evidence import Subject, find_champion
 from flows.models import ModelVersion
-from flows.signatures import sign_model
+from flows.promotion import approvals
+from flows.promotion import decisions as promotion
+from flows.promotion import log as promotion_log
+from flows.promotion.binding import bind
+from flows.promotion.signatures import sign_model
 from infra import artifacts, keys
 from infra.digests import canonical, digest, digest_file
 from training.run_log import RunLog

@@ -16,9 +16,9 @@ from data_contracts import registry
 from data_contracts.contract import load_contract
 from flows import models
 from flows.evaluate import evaluate_step
-from flows.inference_log import Answered, LogFormat, write
+from flows.inference.log import Answered, LogFormat, write
+from flows.inference.policy import MonitorPolicy
 from flows.monitor import Asked, monitor_step, read_report, tell
-from flows.monitor_policy import MonitorPolicy
 from flows.steps import execute
 from infra import artifacts
 from infra.digests import digest, digest_file

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from flows import promotion, promotion_log, references
-from flows.approvals import Unapproved, Void
-from flows.binding import bind, package_files
-from flows.promotion_log import entry_key, load_log
-from flows.promotion_verify import verify
-from flows.signatures import check_model, verified_files
+from flows import references
+from flows.promotion import decisions as promotion
+from flows.promotion import log as promotion_log
+from flows.promotion.approvals import Unapproved, Void
+from flows.promotion.binding import bind, package_files
+from flows.promotion.log import entry_key, load_log
+from flows.promotion.signatures import check_model, verified_files
+from flows.promotion.verify import verify
 from infra import artifacts
 from infra.errors import Refused, WrongInput
 from infra.settings import child_environment

@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 from sklearn.metrics import accuracy_score, f1_score
 
-from flows import calibrate, planted
-from flows.calibrate import ALPHA, TESTS, Trials
 from flows.cli import cli
+from flows.judging import calibrate, planted
+from flows.judging.calibrate import ALPHA, TESTS, Trials
 from flows.references import resolve
 from infra.errors import Refused, WrongInput
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows import deployments, events
+from flows.orchestration import deployments, events
 from tests.flows.scheduler import Scheduler, scheduler
 from tests.flows.shop import EXPERIMENT
 

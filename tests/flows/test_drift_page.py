@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from flows.cli import main
-from flows.drift_page import headline, render
+from flows.judging.drift_page import headline, render
 
 HOSTILE = "<script>alert('owned')</script>\u202e{{ 7 * 7 }}\"' onload=x"
 VOID = {"meta", "polyline", "polygon"}

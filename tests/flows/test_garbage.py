@@ -13,11 +13,12 @@ from click.testing import CliRunner
 
 from data_contracts import registry, tags
 from data_contracts.withdrawal import withdraw
-from flows import promotion, references
+from flows import references
 from flows.cli import cli
-from flows.evidence import Evidence, find_champion
 from flows.garbage import DAY, Garbage, find, remove
-from flows.promotion_verify import verify
+from flows.judging.evidence import Evidence, find_champion
+from flows.promotion import decisions as promotion
+from flows.promotion.verify import verify
 from flows.steps import Step, execute, refresh
 from infra import artifacts
 from infra.digests import digest

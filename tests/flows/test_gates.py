@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from flows import promotion
-from flows.evidence import Cited, Subject, find_champion
-from flows.gate import gate_names, list_gates, load_gate, parse_gates, passed, run_gates
+from flows.judging.evidence import Cited, Subject, find_champion
+from flows.judging.gate import gate_names, list_gates, load_gate, parse_gates, passed, run_gates
+from flows.promotion import decisions as promotion
 from flows.references import resolve
 from infra.digests import digest_bytes
 from infra.errors import WrongInput
@@ -181,11 +181,12 @@ def test_a_gate_is_one_file(world, tmp_path, monkeypatch):
     tmp_path = tmp_path / "gates"
     tmp_path.mkdir()
     (tmp_path / "always_no.py").write_text(
-        '"""Says no."""\nfrom flows.evidence import Cited\nfrom flows.gate import Gate\n\n\nclass AlwaysNo(Gate):\n'
+        '"""Says no."""\nfrom flows.judging.evidence import Cited\nfrom flows.judging.gate import Gate\n\n\n'
+        "class AlwaysNo(Gate):\n"
         "    def check(self, candidate, champion, evidence):\n"
         '        return self.verdict(False, "No.", Cited("a", "b"))\n'
     )
-    monkeypatch.setattr("flows.gate.GATES", tmp_path)
+    monkeypatch.setattr("flows.judging.gate.GATES", tmp_path)
     monkeypatch.setattr("flows.gates.__path__", [str(tmp_path)])
     assert list_gates() == [("always_no", "Says no.")]
     (gate,) = parse_gates({"always_no": {}}, "x")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from data_contracts import sequence
-from flows.evidence import Evidence, Subject
-from flows.gate import Verdict, parse_gates, run_gates
+from flows.judging.evidence import Evidence, Subject
+from flows.judging.gate import Verdict, parse_gates, run_gates
 from infra.digests import digest_bytes
 from tests.flows.conftest import CONTRACT
 from tests.flows.gate_examples import contamination as leaking

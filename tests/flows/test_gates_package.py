@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from flows.evidence import Evidence
-from flows.gate import parse_gates, run_gates
+from flows.judging.evidence import Evidence
+from flows.judging.gate import parse_gates, run_gates
 from infra import package_trial
 from tests.flows.gate_examples.package import save_package
 
@@ -60,7 +60,7 @@ def test_a_package_that_ends_its_process_is_a_no(world):
 
 
 def test_what_a_package_does_not_declare_is_not_lent_to_it(world):
-    for module, name in (("datasketch", "datasketch"), ("flows.gate", "flows")):
+    for module, name in (("datasketch", "datasketch"), ("flows.judging.gate", "flows")):
         verdict = world.judge("package", {}, world.candidate(package=save_package(world, "record", imports=module)))
         assert not verdict.passed and f"No module named '{name}'" in verdict.sentence
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flows.weak_slices import features, weak_slices
+from flows.judging.weak_slices import features, weak_slices
 from tests.flows.conftest import CONTRACT
 from tests.flows.gate_examples.slices import confused
 from training.intervals import holm

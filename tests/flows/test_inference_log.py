@@ -10,8 +10,8 @@ import pytest
 from pyarrow import parquet
 
 from data_contracts.row_sample import hidden
-from flows.inference_log import FORMAT, METADATA, Answered, LogFormat, LogWriter, log_keys, now, read_log, write
-from flows.predict import Served, predict_file, predict_inputs
+from flows.inference.log import FORMAT, METADATA, Answered, LogFormat, LogWriter, log_keys, now, read_log, write
+from flows.inference.predict import Served, predict_file, predict_inputs
 from infra.errors import SlipwayError, WrongInput
 from infra.progress import Progress
 from infra.store import FolderStore
@@ -176,7 +176,7 @@ class Flaky(FolderStore):
 
 def test_answers_wait_for_a_store_that_is_away(rides, asked, tmp_path, monkeypatch):
     """None is lost, none is written twice; past the limit the oldest are dropped, and counted."""
-    monkeypatch.setattr("flows.inference_log.WAITING_ROWS", 25)
+    monkeypatch.setattr("flows.inference.log.WAITING_ROWS", 25)
     said: list[str] = []
     store = Flaky(tmp_path)
     writer = LogWriter(store, LogFormat(rides.version, rides.contract, LABELS), said.append)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from flows import events
-from flows.monitor_page import headline
+from flows.inference.page import headline
+from flows.orchestration import events
 from infra.errors import WrongInput
 from tests.flows import rider
 from tests.flows.rider import MONDAY, Rides, draw, write_labels

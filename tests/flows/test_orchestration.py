@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from flows import orchestration
-from flows.orchestration import GPU_LIMIT, run_flow
-from flows.prefect_server import prefect_server
+from flows.orchestration import orchestration
+from flows.orchestration.orchestration import GPU_LIMIT, run_flow
+from flows.orchestration.server import prefect_server
 from flows.retrain import run_steps
 from flows.steps import Step
 from infra.errors import Refused, SlipwayError
@@ -85,7 +85,7 @@ def test_without_a_server_the_same_functions_run_without_prefect(tmp_path: Path)
     import sys
 
     script = (
-        "import sys\nfrom infra.settings import Settings\nfrom flows.orchestration import run_flow\n"
+        "import sys\nfrom infra.settings import Settings\nfrom flows.orchestration.orchestration import run_flow\n"
         "print(run_flow(Settings(), 'train', 'x', lambda run: run.task('train x', lambda progress: 7)))\n"
         "assert 'prefect' not in sys.modules\n"
     )
@@ -125,7 +125,7 @@ def test_a_step_that_hangs_is_ended(settings: Settings, monkeypatch: pytest.Monk
 
 
 def test_progress_is_on_the_page_while_a_step_runs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.prefect_page.LIVE_S", 0.2)
+    monkeypatch.setattr("flows.orchestration.page.LIVE_S", 0.2)
     seen: list[Any] = []
 
     def work(progress: Progress) -> None:

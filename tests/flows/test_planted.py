@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from flows.evidence import Evidence, Subject
-from flows.gate import gate_names, parse_gates, run_gates
+from flows.judging.evidence import Evidence, Subject
+from flows.judging.gate import gate_names, parse_gates, run_gates
 from tests.flows.conftest import CONTRACT, SLICES
 from tests.flows.gate_examples import contamination as leaking
 from tests.flows.gate_examples import package as packaging

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
-from flows import approvals, promotion
-from flows.approvals import Unapproved, Void
-from flows.binding import bind
-from flows.policy import parse_policy
-from flows.promotion_log import Bound, load_log
-from flows.promotion_verify import verify
+from flows.promotion import approvals
+from flows.promotion import decisions as promotion
+from flows.promotion.approvals import Unapproved, Void
+from flows.promotion.binding import bind
+from flows.promotion.log import Bound, load_log
+from flows.promotion.policy import parse_policy
+from flows.promotion.verify import verify
 from infra.errors import Refused, WrongInput
 
 

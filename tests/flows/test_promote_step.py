@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
-from flows import promotion, promotion_log, references
+from flows import references
 from flows.cli import main
 from flows.promote import compared_with, promote_step
-from flows.promotion_log import load_log
-from flows.promotion_verify import verify
-from flows.review import candidates
+from flows.promotion import decisions as promotion
+from flows.promotion import log as promotion_log
+from flows.promotion.log import load_log
+from flows.promotion.review import candidates
+from flows.promotion.verify import verify
 from flows.steps import Step, record
 from infra import tracking
 from infra.progress import Progress
@@ -63,7 +65,7 @@ def test_a_step_whose_approvals_are_missing_waits_and_is_stale_when_they_come(co
 
 
 def packaged(court: Court, case: Case) -> str:
-    from flows.binding import package_files
+    from flows.promotion.binding import package_files
 
     return package_files(court.world.settings, case.version)
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from flows import promotion, promotion_log, references
-from flows.alias import mirror
-from flows.evidence import find_champion
-from flows.policy import parse_policy
-from flows.promotion_verify import verify
+from flows import references
+from flows.judging.evidence import find_champion
+from flows.promotion import decisions as promotion
+from flows.promotion import log as promotion_log
+from flows.promotion.alias import mirror
+from flows.promotion.policy import parse_policy
+from flows.promotion.verify import verify
 from infra import artifacts, tracking
 from infra.errors import Refused, WrongInput
 from infra.settings import child_environment

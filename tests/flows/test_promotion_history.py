@@ -4,9 +4,11 @@ import random
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-from flows import promotion, promotion_log, references
-from flows.evidence import Subject, find_champion
-from flows.promotion_verify import verify
+from flows import references
+from flows.judging.evidence import Subject, find_champion
+from flows.promotion import decisions as promotion
+from flows.promotion import log as promotion_log
+from flows.promotion.verify import verify
 
 
 def test_who_was_champion_at_any_time_after_random_promotions_and_rollbacks(world, monkeypatch):

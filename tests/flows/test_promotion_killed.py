@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from flows import promotion_log, references
-from flows.alias import mirror
+from flows import references
 from flows.promote import promote_version
-from flows.promotion_verify import verify
+from flows.promotion import log as promotion_log
+from flows.promotion.alias import mirror
+from flows.promotion.verify import verify
 from infra import tracking
 from infra.settings import Settings
 from infra.store import Store

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.prefect_server import prefect_server
+from flows.orchestration.server import prefect_server
 from infra.settings import Settings
 from tests.flows.shop import EXPERIMENT, SLIPWAY, Shop
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from flows import events, notify
 from flows.config import load_config
-from flows.schedule import parse_schedule
-from flows.zombies import OUTCOMES
+from flows.orchestration import events, notify
+from flows.orchestration.schedule import parse_schedule
+from flows.orchestration.zombies import OUTCOMES
 from infra.errors import SlipwayError, WrongInput
 from infra.settings import Settings, child_environment
 from tests.flows.scheduler import Webhook
@@ -148,8 +148,8 @@ ENDS: dict[str, tuple[list[str], dict[str, dict[str, Any]], str, str]] = {
 def test_the_final_state_says_what_came_of_it(
     ran: list[str], outputs: dict[str, dict[str, Any]], name: str, said: str
 ) -> None:
+    from flows.orchestration.scheduled import outcome
     from flows.retrain import Report
-    from flows.scheduled import outcome
     from flows.steps import Decision
 
     kinds = ("register", "train", "gate", "promote")

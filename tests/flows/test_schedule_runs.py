@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from flows import events
+from flows.orchestration import events
 from infra import service_records
 from infra.service_records import Service
 from infra.services import log_of

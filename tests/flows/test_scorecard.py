@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from flows.changes import code_changes, experiment_changes, gate_changes
-from flows.evidence import Evidence
-from flows.gate import parse_gates
-from flows.promotion import champion
-from flows.scorecard import MAX_CURVE_POINTS, MAX_MISTAKES_OF_A_KIND, build_scorecard, headline, render
+from flows.judging.changes import code_changes, experiment_changes, gate_changes
+from flows.judging.evidence import Evidence
+from flows.judging.gate import parse_gates
+from flows.judging.scorecard import MAX_CURVE_POINTS, MAX_MISTAKES_OF_A_KIND, build_scorecard, headline, render
+from flows.promotion.decisions import champion
 from infra import artifacts
 from tests.flows.conftest import CONTRACT
 
@@ -360,7 +360,7 @@ def test_the_model_card_is_one_the_hub_reads(world):
 
 @pytest.mark.parametrize("hostile", HOSTILE)
 def test_the_model_card_shows_hostile_strings_and_obeys_none(world, hostile):
-    from flows.model_card import model_card
+    from flows.judging.model_card import model_card
 
     card = card_of(world, world.scorecard(world.candidate()))
     card["verdicts"][0]["sentence"] = card["lineage"]["base"] = card["lineage"]["author"] = hostile

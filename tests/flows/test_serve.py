@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from flows.inference_log import log_keys, read_log
+from flows.inference.log import log_keys, read_log
 from infra.errors import WrongInput
 from infra.scoring import bind
 from infra.settings import child_environment

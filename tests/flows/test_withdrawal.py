@@ -7,9 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from data_contracts.withdrawal import withdraw
-from flows import promotion, references
+from flows import references
 from flows.cli import cli
 from flows.prepare import prepare_step
+from flows.promotion import decisions as promotion
 from flows.steps import decide, execute
 from flows.train import train_step
 from infra.errors import Refused

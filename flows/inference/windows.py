@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from data_contracts.drift import DriftResult, compare
-from flows.inference_log import INPUT, logged_inputs
-from flows.monitor_policy import MonitorPolicy
+from flows.inference.log import INPUT, logged_inputs
+from flows.inference.policy import MonitorPolicy
 from training.intervals import Estimate, wilson
 from training.performance import Calibration, estimated_accuracy, fit_calibration
 
@@ -181,7 +181,7 @@ def _as_prediction(result: DriftResult, contract: "Contract") -> DriftResult:
 
 def _drawn(results: Sequence[DriftResult], profiles: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The comparisons, the worst first; those that drifted with what a page draws of them."""
-    from flows.drift_page import plot_of
+    from flows.judging.drift_page import plot_of
 
     shown = [one for one in results if one.drifted][:FIGURES]
     return [{**asdict(one), "plot": plot_of(one, profiles) if one in shown else None} for one in results]

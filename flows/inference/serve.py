@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.binding import package_files
-from flows.inference_log import Answered, LogFormat, LogWriter, now
-from flows.predict import Served, served
+from flows.inference.log import Answered, LogFormat, LogWriter, now
+from flows.inference.predict import Served, served
+from flows.promotion.binding import package_files
 from infra import scoring, tracking
 from infra.errors import WrongInput
 from infra.settings import Settings

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.page import pages
+from flows.judging.page import pages
 
 if TYPE_CHECKING:
     from data_contracts.contract import Contract

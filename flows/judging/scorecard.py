@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flows import scorecard_plots as plots
-from flows.evidence import Evidence, MissingEvidence, Subject
-from flows.gate import Gate, Verdict, passed
-from flows.page import pages
-from flows.side_by_side import side_by_side
+from flows.judging import scorecard_plots as plots
+from flows.judging.evidence import Evidence, MissingEvidence, Subject
+from flows.judging.gate import Gate, Verdict, passed
+from flows.judging.page import pages
+from flows.judging.side_by_side import side_by_side
 
 FORMAT = 1
 MAX_CURVE_POINTS = 400
@@ -67,11 +67,11 @@ def build_scorecard(
     holds.
 
     curves: name -> [[step, value], ...], e.g. {"fine-tuning: train loss": [[10, 2.1], ...]}. gates: what the verdicts
-    are of, whose settings the next candidate's page compares with its own. changes: what `flows.changes` found, see
-    `flows.promote.changes_since`. A candidate whose evaluation is missing still gets its page, without figures: its
-    gates have said no.
+    are of, whose settings the next candidate's page compares with its own. changes: what `flows.judging.changes` found,
+    see `flows.promote.changes_since`. A candidate whose evaluation is missing still gets its page, without figures:
+    its gates have said no.
     """
-    from flows.model_card import model_card
+    from flows.judging.model_card import model_card
 
     try:
         evaluation = evidence.evaluation(candidate)

@@ -13,8 +13,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from flows.policy import Policy, is_author, parse_policy
-from flows.promotion_log import Bound, Entry
+from flows.promotion.log import Bound, Entry
+from flows.promotion.policy import Policy, is_author, parse_policy
 from infra.artifacts import check_format
 from infra.digests import canonical
 from infra.errors import Refused, WrongInput

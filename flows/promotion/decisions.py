@@ -11,12 +11,12 @@ from typing import Any
 
 from data_contracts import registry
 from data_contracts.withdrawal import refuse_withdrawn
-from flows import approvals
-from flows.approvals import about_policy, about_version
-from flows.binding import bind
 from flows.models import ModelVersion, versions
-from flows.policy import AUTOMATIC, Policy, parse_policy, refuse_unsatisfiable
-from flows.promotion_log import Bound, Entry, Log, champion, entry_key, head, load_log, read_log
+from flows.promotion import approvals
+from flows.promotion.approvals import about_policy, about_version
+from flows.promotion.binding import bind
+from flows.promotion.log import Bound, Entry, Log, champion, entry_key, head, load_log, read_log
+from flows.promotion.policy import AUTOMATIC, Policy, parse_policy, refuse_unsatisfiable
 from infra import artifacts
 from infra.errors import Refused, WrongInput
 from infra.settings import Settings
@@ -291,7 +291,7 @@ def _refuse_lost_model(store: Store, version: ModelVersion, bound: Bound) -> Non
     if not artifacts.is_whole(store, "models", version.model):
         raise Refused(f"model {version.ref}: models/{version.model} is missing or altered; train again (slipway train)")
     if bound.run_author_key:
-        from flows.signatures import check_model
+        from flows.promotion.signatures import check_model
 
         check_model(store, version.model, bound.run_author_key, f"model {version.ref}")
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
-from flows.schedule import TAG
-from flows.zombies import HEARTBEAT_S
+from flows.orchestration.schedule import TAG
+from flows.orchestration.zombies import HEARTBEAT_S
 from infra.artifacts import Damaged
 from infra.errors import Refused, SlipwayError, WrongInput
 from infra.progress import Progress, stage
@@ -59,7 +59,7 @@ class PrefectRun(Run):
         from prefect.concurrency.sync import concurrency
         from prefect.tasks import exponential_backoff
 
-        from flows.prefect_page import live_progress
+        from flows.orchestration.page import live_progress
 
         kind = name.partition(" ")[0]
 
@@ -91,22 +91,22 @@ class PrefectRun(Run):
             ) from error
 
     def say(self, line: str) -> None:
-        from flows.prefect_page import log
+        from flows.orchestration.page import log
 
         log(line)
 
     def table(self, key: str, rows: Sequence[dict[str, Any]], description: str) -> None:
-        from flows.prefect_page import show_table
+        from flows.orchestration.page import show_table
 
         show_table(key, rows, description)
 
     def markdown(self, key: str, text: str, description: str) -> None:
-        from flows.prefect_page import show_markdown
+        from flows.orchestration.page import show_markdown
 
         show_markdown(key, text, description)
 
     def link(self, key: str, address: str, text: str, description: str) -> None:
-        from flows.prefect_page import show_link
+        from flows.orchestration.page import show_link
 
         show_link(key, address, text, description)
 
@@ -124,7 +124,7 @@ def run_flow(settings: Settings, name: str, subject: str, body: Callable[[Run], 
         return body(PrefectRun())
     if settings.prefect_api:
         _refuse_silent(settings.prefect_api)
-    from flows.prefect_server import prefect_server
+    from flows.orchestration.server import prefect_server
 
     with ExitStack() as open_for_the_flow:
         with stage("orchestrate") as progress:
@@ -135,7 +135,7 @@ def run_flow(settings: Settings, name: str, subject: str, body: Callable[[Run], 
 
         given = {PREFECT_API_URL: address, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_S}
         open_for_the_flow.enter_context(temporary_settings(given))
-        open_for_the_flow.enter_context(tags(TAG))  # whose silence is noticed (`flows.zombies`)
+        open_for_the_flow.enter_context(tags(TAG))  # whose silence is noticed (`flows.orchestration.zombies`)
 
         @flow(name=name, flow_run_name="{subject}", persist_result=False, validate_parameters=False)
         def run(subject: str) -> T:

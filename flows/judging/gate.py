@@ -17,10 +17,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from flows.evidence import Cited, Evidence, MissingEvidence, Subject
+from flows.judging.evidence import Cited, Evidence, MissingEvidence, Subject
 from infra.errors import SlipwayError, WrongInput, choices
 
-GATES = Path(__file__).parent / "gates"
+GATES = Path(__file__).parents[1] / "gates"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from data_contracts import registry
 from flows import references
 from flows.evaluate import load_predictor
-from flows.inference_log import BATCH_ROWS, Answered, LogFormat, now, write
+from flows.inference.log import BATCH_ROWS, Answered, LogFormat, now, write
 from flows.models import ModelVersion
-from flows.signatures import verified_files
+from flows.promotion.signatures import verified_files
 from infra.errors import WrongInput
 from infra.progress import Progress
 from infra.store import Store

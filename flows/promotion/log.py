@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from flows.policy import Policy, parse_policy
+from flows.promotion.policy import Policy, parse_policy
 from infra.artifacts import check_format
 from infra.digests import digest, digest_bytes
 from infra.errors import Refused, SlipwayError, WrongInput

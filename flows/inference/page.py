@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flows.drift_page import drawn
-from flows.page import pages
+from flows.judging.drift_page import drawn
+from flows.judging.page import pages
 
 WIDTH, HEIGHT = 600, 160
 """Units of the chart's box."""

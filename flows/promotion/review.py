@@ -4,13 +4,14 @@ closed."""
 from datetime import UTC, datetime
 from typing import Any
 
-from flows import approvals, models
-from flows.approvals import about_version
-from flows.binding import bind
-from flows.policy import Policy, refuse_unsatisfiable
+from flows import models
 from flows.promote import newest_scorecard, todays
-from flows.promotion import policy_for
-from flows.promotion_log import Bound, Log, load_log
+from flows.promotion import approvals
+from flows.promotion.approvals import about_version
+from flows.promotion.binding import bind
+from flows.promotion.decisions import policy_for
+from flows.promotion.log import Bound, Log, load_log
+from flows.promotion.policy import Policy, refuse_unsatisfiable
 from infra.errors import Refused
 from infra.settings import Settings
 

@@ -8,7 +8,7 @@ forgives one sign that got lost. What was being trained is taken up by the next 
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from flows.schedule import TAG
+from flows.orchestration.schedule import TAG
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -20,7 +20,7 @@ SILENT_S = 65
 STARTING_S = 300
 """A run that was handed to a worker and has not begun by then never will."""
 OUTCOMES = ("Up to date", "Promoted", "Waiting", "Rejected", "Left to another", "Skipped")
-"""Names of the final states of `flows.scheduled`, beside Prefect's own: its events are called by a state's name."""
+"""Names of the final states of `scheduled`'s flows, beside Prefect's own: its events are called by a state's name."""
 _ENDED = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Crashed", "Cancelled", *OUTCOMES)}
 _BEAT = "prefect.flow-run.heartbeat"
 

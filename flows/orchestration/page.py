@@ -17,7 +17,7 @@ from infra.progress import Progress
 from infra.settings import Settings
 
 if TYPE_CHECKING:
-    from flows.orchestration import Run
+    from flows.orchestration.orchestration import Run
     from flows.steps import Step
 
 LIVE_S = 2.0
@@ -164,8 +164,8 @@ def _show_scorecard(run: "Run", settings: Settings, name: str, scorecard: str) -
 
 
 def _show_windows(run: "Run", settings: Settings, name: str, report: str) -> None:
+    from flows.inference.page import headline
     from flows.monitor import read_report
-    from flows.monitor_page import headline
 
     body = read_report(settings.object_store, report)
     rows = [

@@ -2,7 +2,7 @@
 
 An experiment with a section is the deployment `retrain/<name>`: cron, triggers, one run at a time. One with
 `notify:` has a second, `notify/<name>`, that events start. Both carry the tag `slipway` and the folder they belong to:
-what stands in another folder is left alone. `flows.scheduled` holds what they run, `flows.runner` what runs it.
+what stands in another folder is left alone. `scheduled` beside this file holds what they run, `runner` what runs it.
 """
 
 import sys
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from flows import events
 from flows.config import load_config
-from flows.schedule import EVENTS, POOL, TAG, Schedule, parse_schedule
-from flows.zombies import watch
+from flows.orchestration import events
+from flows.orchestration.schedule import EVENTS, POOL, TAG, Schedule, parse_schedule
+from flows.orchestration.zombies import watch
 from infra.digests import digest
 from infra.errors import SlipwayError, WrongInput, choices
 from infra.settings import Settings
@@ -178,7 +178,7 @@ def _apply(client: "SyncPrefectClient", one: Scheduled, folder: str, before: "De
         concurrency_limit=1,
         # A run that comes while another is at work waits: what an event told of may be news to that one.
         concurrency_options=ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
-        entrypoint="flows.scheduled.retrain",
+        entrypoint="flows.orchestration.scheduled.retrain",
         parameters={"experiment": one.file, "name": one.name},
         tags=[TAG],
         paused=paused,
@@ -205,7 +205,7 @@ def _apply_notify(
         name=one.name,
         version=version,
         description=f"Tells whom {one.file} names under `notify` of failure, drift and candidates that wait.",
-        entrypoint="flows.scheduled.notify",
+        entrypoint="flows.orchestration.scheduled.notify",
         parameters={"experiment": one.file},
         tags=[TAG],
         **_place(client, folder),
@@ -240,7 +240,7 @@ def _version(one: Scheduled, folder: str) -> str:
 def _place(client: "SyncPrefectClient", folder: str) -> dict[str, Any]:
     """Where and by what command a run is started; a pool of another type than ours has its own folder and image."""
     local = client.read_work_pool(POOL).type == "process"
-    job = {"command": f"{sys.executable if local else 'python'} -P -m flows.runner execute"}
+    job = {"command": f"{sys.executable if local else 'python'} -P -m flows.orchestration.runner execute"}
     if local:
         job["working_dir"] = folder
     return {"work_pool_name": POOL, "job_variables": job, "path": folder, "parameter_openapi_schema": {},

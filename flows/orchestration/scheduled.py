@@ -1,7 +1,7 @@
 """What runs on a schedule: the flows of the deployments that `slipway schedule apply` makes.
 
-They are loaded by Prefect's engine in a process of their own (`flows.runner`), in the folder that the deployment
-names, and do what the commands do there.
+They are loaded by Prefect's engine in a process of their own (`runner` beside this file), in the folder that the
+deployment names, and do what the commands do there.
 """
 
 import time
@@ -26,13 +26,13 @@ from prefect.runtime import deployment
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Completed, Failed, State
 
-from flows import events
 from flows.config import load_config
-from flows.deployments import NOTIFY, RETRAIN
 from flows.graph import build_graph
-from flows.notify import message, tell
+from flows.orchestration import events
+from flows.orchestration.deployments import NOTIFY, RETRAIN
+from flows.orchestration.notify import message, tell
+from flows.orchestration.schedule import parse_schedule
 from flows.retrain import Report, run_steps
-from flows.schedule import parse_schedule
 from infra.errors import Refused, SlipwayError
 from infra.settings import Settings, load_settings
 from training.run_log import DEAD_AFTER_S, Busy, Overtaken

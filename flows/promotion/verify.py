@@ -5,11 +5,11 @@ from datetime import datetime
 from functools import partial
 
 from data_contracts import registry
-from flows import approvals, binding, signatures
-from flows.alias import mirrored
 from flows.models import ModelVersion, versions
-from flows.policy import parse_policy, refuse_unsatisfiable
-from flows.promotion_log import CROWNING, Entry, policy_of, walk
+from flows.promotion import approvals, binding, signatures
+from flows.promotion.alias import mirrored
+from flows.promotion.log import CROWNING, Entry, policy_of, walk
+from flows.promotion.policy import parse_policy, refuse_unsatisfiable
 from infra import artifacts
 from infra.digests import digest, digest_bytes
 from infra.errors import SlipwayError

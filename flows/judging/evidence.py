@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows import promotion
 from flows.models import ModelVersion, versions
+from flows.promotion import decisions as promotion
 from infra import artifacts
 from infra.digests import digest_bytes, digest_file
 from infra.errors import SlipwayError, WrongInput

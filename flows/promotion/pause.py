@@ -12,11 +12,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from flows import promotion
-from flows.approvals import Unapproved, Void, read
 from flows.models import ModelVersion
-from flows.prefect_server import prefect_server
+from flows.orchestration.server import prefect_server
 from flows.promote import promote_version
+from flows.promotion import decisions as promotion
+from flows.promotion.approvals import Unapproved, Void, read
 from infra.errors import WrongInput
 from infra.settings import Settings
 

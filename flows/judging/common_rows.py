@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flows.evidence import Cited, Evaluation, Evidence, MissingEvidence, Subject
+from flows.judging.evidence import Cited, Evaluation, Evidence, MissingEvidence, Subject
 
 
 @dataclass(frozen=True)

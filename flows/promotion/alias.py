@@ -14,7 +14,7 @@ import socket
 from typing import Any
 
 from flows.models import versions
-from flows.promotion_log import Entry, champion
+from flows.promotion.log import Entry, champion
 from infra.artifacts import check_format
 from infra.digests import digest_bytes
 from infra.errors import SlipwayError

@@ -5,7 +5,7 @@ from typing import Any
 
 from data_contracts import registry
 from flows.models import ModelVersion, run_author
-from flows.promotion_log import Bound
+from flows.promotion.log import Bound
 from infra import artifacts
 from infra.artifacts import check_format
 from infra.digests import digest, digest_bytes, digest_file
@@ -87,7 +87,7 @@ def manifest_digest(store: Store, version: ModelVersion) -> str:
 
 def _scorecard(store: Store, version: ModelVersion, scorecard: str) -> dict[str, Any]:
     """The scorecard's JSON, after checking that it is whole and about exactly this version. Raises Refused."""
-    from flows.scorecard import FORMAT
+    from flows.judging.scorecard import FORMAT
 
     try:
         artifact = artifacts.load(store, "scorecards", scorecard)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from flows.common_rows import common_rows
-from flows.evidence import Evidence, MissingEvidence, Subject
+from flows.judging.common_rows import common_rows
+from flows.judging.evidence import Evidence, MissingEvidence, Subject
 
 SHOWN = 6
 """Examples of each kind."""

@@ -8,7 +8,7 @@ Each test has a null, a boundary where its error is most frequent, and an alpha 
     slices              refuses a model of which every slice is worse by exactly the margin, and none by more
 
 Beside the error stand the A/A rate (how often a model passes against its equal), the power at an effect, and what the
-normal approximation says of both. The gates' own functions decide; only the rows are planted (flows.planted).
+normal approximation says of both. The gates' own functions decide; only the rows are planted (flows.judging.planted).
 """
 
 import os
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.planted import Cells, Population, loss_gains, pair, true_difference
+from flows.judging.planted import Cells, Population, loss_gains, pair, true_difference
 from training.calibration import expected_calibration_error
 from training.intervals import (
     ALPHA,
@@ -227,7 +227,7 @@ def threshold(trials: Trials, gate: str, metric: str) -> Row:
 def slices(trials: Trials, gate: str, metric: str) -> Row:
     """Six slices of equal size; the tree is offered them and one column that says nothing."""
     from flows.gates.slices import Slices
-    from flows.weak_slices import weak_slices
+    from flows.judging.weak_slices import weak_slices
 
     settings = Slices(metric=metric, margin=MARGIN)
     rows = trials.rows

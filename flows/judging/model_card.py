@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from flows.page import VISIBLE
-from flows.scorecard_plots import figure
+from flows.judging.page import VISIBLE
+from flows.judging.scorecard_plots import figure
 from training.recipe import recipe_names, settings_class
 
 TASKS = {"text": "text-classification", "table": "tabular-classification", "image": "image-classification"}

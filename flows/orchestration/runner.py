@@ -1,7 +1,7 @@
 """The process that runs scheduled flow runs on this machine: a Prefect process worker.
 
-    python -P -m flows.runner            waits for runs, and starts each as a process of its own
-    python -P -m flows.runner execute    is such a process
+    python -P -m flows.orchestration.runner            waits for runs, and starts each as a process of its own
+    python -P -m flows.orchestration.runner execute    is such a process
 
 Prefect's own `prefect worker start` and `prefect.engine` do the same, but put the user's folder on the import path
 first; a `training/` there would be taken for ours. So all four packages are imported before Prefect is let in.
@@ -12,8 +12,8 @@ import sys
 
 import data_contracts  # noqa: F401
 import training  # noqa: F401
-from flows.schedule import POOL
-from flows.zombies import HEARTBEAT_S
+from flows.orchestration.schedule import POOL
+from flows.orchestration.zombies import HEARTBEAT_S
 from infra.settings import load_settings, quiet_environment
 
 QUERY_S = 5.0

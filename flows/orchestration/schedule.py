@@ -21,7 +21,7 @@ from zoneinfo import available_timezones
 
 from pydantic import Field, ValidationError, field_validator
 
-from flows.events import DRIFT_FOUND, ROLLED_BACK, VERSION_REGISTERED
+from flows.orchestration.events import DRIFT_FOUND, ROLLED_BACK, VERSION_REGISTERED
 from infra.errors import WrongInput, choices
 from infra.settings import Settings
 from training.experiment import Strict
@@ -111,4 +111,4 @@ def parse_schedule(section: Mapping[str, Any], where: str) -> Schedule | None:
 def runner_command(settings: Settings) -> list[str]:
     """The process that runs what is scheduled, until it is told to end (SIGTERM). Its folder does not matter; its
     environment is that of the retrains it runs."""
-    return [sys.executable, "-P", "-m", "flows.runner"]
+    return [sys.executable, "-P", "-m", "flows.orchestration.runner"]
