@@ -111,15 +111,21 @@ def recipe_summary(name: str) -> str:
 def settings_class(name: str) -> type[RecipeSettings]:
     """The recipe's `Settings`, without running the rest of its file: that imports torch, which takes seconds.
 
-    What is run of the file: its class `Settings` and its imports from the standard library, pydantic and this module.
+    What is run of the file: its class `Settings`, its imports from the standard library, pydantic and this module, and
+    another recipe's `Settings` where it imports them to add to them.
     """
     path = recipe_path(name)
     kept: list[ast.stmt] = []
+    namespace: dict[str, Any] = {"__name__": f"training.recipes.{name}"}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        light = isinstance(node, ast.ImportFrom) and node.module in ("typing", "pydantic", "training.recipe")
+        module = (isinstance(node, ast.ImportFrom) and node.module) or ""
+        light = module in ("typing", "pydantic", "training.recipe")
         if light or (isinstance(node, ast.ClassDef) and node.name == "Settings"):
             kept.append(node)
-    namespace: dict[str, Any] = {"__name__": f"training.recipes.{name}"}
+        elif isinstance(node, ast.ImportFrom) and module.startswith("training.recipes."):
+            for alias in node.names:
+                if alias.name == "Settings":
+                    namespace[alias.asname or alias.name] = settings_class(module.rpartition(".")[2])
     exec(compile(ast.Module(kept, type_ignores=[]), str(path), "exec"), namespace)
     return namespace["Settings"]
 

@@ -77,8 +77,10 @@ class Classifier(task.Task):
         self.head = torch.nn.Linear(encoder.config.hidden_size, num_labels)
 
     def logits(self, batch: task.Batch) -> torch.Tensor:
-        hidden = encode_packed(self.encoder, batch)  # (tokens, D)
-        lengths = batch["lengths"]
+        return self.classify(encode_packed(self.encoder, batch), batch["lengths"])
+
+    def classify(self, hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """hidden: (tokens, D), the encoder's last states of a packed batch. Returns (N, labels)."""
         if self.pooling == "mean":
             pooled = mean_pool(hidden, lengths)  # (N, D)
         else:
@@ -86,8 +88,10 @@ class Classifier(task.Task):
         return self.head(functional.dropout(pooled, self.dropout, self.training)).float()  # (N, labels)
 
     def forward(self, batch: task.Batch, phase: str = "all") -> dict[str, torch.Tensor]:
-        smoothing = self.label_smoothing if self.training else 0.0
-        logits, labels = self.logits(batch), batch["labels"]
+        return self.losses(self.logits(batch), batch)
+
+    def losses(self, logits: torch.Tensor, batch: task.Batch) -> dict[str, torch.Tensor]:
+        smoothing, labels = self.label_smoothing if self.training else 0.0, batch["labels"]
         return {"loss": functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)}
 
     def counts(self, batch: task.Batch) -> dict[str, float]:
@@ -225,14 +229,15 @@ class Recipe(task.Recipe):
 class LabelPredictor(task.Predictor):
     """Label, its probability, and every label's, the likeliest first."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, load: Callable[[Path], Any] | None = None):
+        """`load`: builds the encoder from the folder, where that is more than transformers' own weights."""
         from transformers import AutoModel
 
         facts = read_json(folder / "recipe.json")
         self.labels, self.inputs, self.settings = facts["labels"], facts["inputs"], facts["settings"]
         self.temperature = facts.get("temperature", 1.0)
         self.tokenizer = load_tokenizer(folder)
-        encoder = load_pretrained(AutoModel, folder)
+        encoder = load(folder) if load else load_pretrained(AutoModel, folder)
         encoder.pooler = None
         self.model = Classifier(encoder, len(self.labels), self.settings["pooling"], 0.0)
         self.model.head.load_state_dict(load_file(folder / "head.safetensors"))
