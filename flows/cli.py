@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-import flows.commands.draft  # adds itself to `data`, as the next two do
+import flows.commands.draft  # adds itself to `data`, as two of the next do; `records` to `recipes`
 import flows.commands.drift
+import flows.commands.records
 import flows.commands.versions  # noqa: F401
 from flows.commands import (
     data,

@@ -19,7 +19,7 @@ def compare(store: Store, first: str, second: str) -> dict[str, Any]:
     Sections `configuration`, `scaling`, `data`, `code`, `libraries` as sentences "field: from A to B", and `metrics`
     as rows of name, last value of each and the step it is of. Raises WrongInput for a run there is none of.
     """
-    before, after = _state(store, _run(store, first)), _state(store, _run(store, second))
+    before, after = _state(store, run_of(store, first)), _state(store, run_of(store, second))
     one, two = before.first["experiment"], after.first["experiment"]
     old, new = before.first.get("ingredients") or {}, after.first.get("ingredients") or {}
     return {
@@ -33,7 +33,8 @@ def compare(store: Store, first: str, second: str) -> dict[str, Any]:
     }
 
 
-def _run(store: Store, asked: str) -> str:
+def run_of(store: Store, asked: str) -> str:
+    """The id of a run that is given by it, or by the model it became. Raises WrongInput with choices."""
     known, named = run_names(store), models.names(store)
     if asked in known:
         return asked
