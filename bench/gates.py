@@ -72,7 +72,7 @@ def model(store: Any, data: Any, folder: Path, right: float, seed: int) -> Any:
     from flows.judging.evidence import Subject
     from infra import artifacts
     from training.baseline import Baseline
-    from training.evaluation import evaluate_classification
+    from training.evaluations.classification import evaluate_classification
 
     rng = np.random.default_rng(seed)
     table = read_split(store, data, "test")

@@ -1,6 +1,7 @@
-"""Evaluate: a model version on the test split of its dataset, beside a tuned linear baseline and the majority class."""
+"""Evaluate: a model version on the test split of its dataset, beside a simple baseline, as its recipe's kind says."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,9 @@ from infra.errors import WrongInput
 from infra.progress import Progress
 from infra.settings import Settings
 from infra.store import Store
+from training.evaluation import Asked, load_kind
 from training.recipe import settings_class
 from training.run_log import RunLog, read_tail
-
-SPLIT = "test"
 
 
 def evaluate_step(settings: Settings, name: str, needs: tuple[str, ...], ablation: str = "") -> Step:
@@ -33,15 +33,15 @@ def evaluate_step(settings: Settings, name: str, needs: tuple[str, ...], ablatio
 
     def ingredients(outputs: Outputs) -> dict[str, Any]:
         version = candidate(outputs)
+        recipe = version.experiment["recipe"]
+        kind = settings_class(recipe)
         return {
             "model": version.model,
             "dataset": version.dataset,
-            "split": SPLIT,
+            "split": judged_split(store, version) if kind.evaluates else "",
             "ablation": random_start(outputs),
-            "code": code_of(["flows.evaluate", f"training.recipes.{version.experiment['recipe']}"]),
-            "libraries": libraries(
-                "numpy", "scipy", "scikit-learn", *settings_class(version.experiment["recipe"]).libraries
-            ),
+            "code": code_of(["flows.evaluate", f"training.recipes.{recipe}", *evaluation_code(recipe)]),
+            "libraries": libraries("numpy", "scipy", "scikit-learn", *kind.libraries),
         }
 
     def run(outputs: Outputs, progress: Progress, key: str) -> dict[str, Any]:
@@ -53,96 +53,65 @@ def evaluate_step(settings: Settings, name: str, needs: tuple[str, ...], ablatio
     return Step(kind="evaluate", subject=name, needs=(*needs, trained), ingredients=ingredients, run=run, damage=damage)
 
 
+def evaluation_code(recipe: str) -> list[str]:
+    """The module of the recipe's kind of evaluation, for keys: it is found by its name."""
+    kind = settings_class(recipe).evaluates
+    return [f"training.evaluations.{kind}"] if kind else []
+
+
+def judged_split(store: Store, version: ModelVersion) -> str:
+    """The split on which the version is judged: test, or what its kind of evaluation takes where there is none."""
+    kind = load_kind(settings_class(version.experiment["recipe"]).evaluates)
+    return kind.judged_split(registry.resolve(store, version.dataset).counts)
+
+
 def evaluate(settings: Settings, version: ModelVersion, progress: Progress, random_start: str = "") -> str:
     """Write the evaluation of a version. Returns its artifact's digest. Raises WrongInput for a model that has none."""
-    from training.baseline import fit_baseline
-    from training.evaluation import evaluate_classification
-    from training.table_baseline import fit_table_baseline
-
     store = settings.object_store
-    recipe = version.experiment["recipe"]
-    kind = settings_class(recipe)
-    if kind.evaluates != "classification":
-        raise WrongInput(f"model {version.ref}: recipe '{recipe}' has no evaluation on a test split; its validation "
-                         "metrics are on its run (slipway runs)")  # fmt: skip
-    data = registry.resolve(store, version.dataset)
-    contract = registry.contract_of(store, data)
-    columns = [*contract.inputs, str(contract.label)]
-    reads = count_read(store, version, settings.author_name)
-    splits = {name: registry.read_split(store, data, name, columns) for name in ("train", "validation", SPLIT)}
-    test = splits[SPLIT]
-
+    recipe = settings_class(version.experiment["recipe"])
+    if not recipe.evaluates:
+        raise WrongInput(f"model {version.ref}: recipe '{version.experiment['recipe']}' has no evaluation on a test "
+                         "split; its validation metrics are on its run (slipway runs)")  # fmt: skip
+    kind, split = load_kind(recipe.evaluates), judged_split(store, version)
+    reads = count_read(store, version, settings.author_name, split)
     progress.update(0, 5, "loading the model")
-    labels, table = answer(store, version.model, test, contract)
-    random_predictions = None
+    asked = replace(ask(store, version.model, version.dataset, recipe.reads, split), test_reads=reads)
     if random_start:
-        progress.update(1, 5, "answering with the model from random weights")
-        random_predictions = answer(store, random_start, test, contract)[1]["prediction"].to_pylist()
-    progress.update(2, 5, "baseline")
-    baseline = (fit_table_baseline if kind.reads == "table" else fit_baseline)(
-        splits["train"],
-        splits["validation"],
-        test,
-        list(contract.inputs),
-        str(contract.label),
-        lambda done, total, note: progress.update(2 + 2 * done / total, 5, f"baseline: {note}"),
-    )
-    progress.update(4, 5, "intervals")
+        asked = replace(asked, random_start=load_predictor(store, random_start))
     with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
-        evaluate_classification(
-            table,
-            labels,
-            Path(scratch),
-            baseline=baseline,
-            model=version.model,
-            dataset=version.dataset,
-            split=SPLIT,
-            test_reads=reads,
-            random_start=random_predictions,
-        )
+        kind.evaluate(asked, Path(scratch), lambda share, note: progress.update(5 * share, 5, note))
         written = artifacts.commit_folder(store, "evaluations", Path(scratch))
     progress.update(5, 5, "")
     return written.digest
 
 
-def count_read(store: Store, version: ModelVersion, who: str) -> int:
+def ask(store: Store, model: str, dataset: str, reads: str, split: str) -> Asked:
+    """A model (digest) on a split of a dataset version (`name@digest`). reads: what its recipe reads."""
+    data = registry.resolve(store, dataset)
+    contract = registry.contract_of(store, data)
+    columns = [*contract.inputs, *([contract.label] if contract.label else [])]
+    return Asked(
+        predictor=load_predictor(store, model),
+        splits={name: registry.read_split(store, data, name, columns) for name in ("train", "validation", "test")},
+        inputs=tuple(contract.inputs),
+        label=contract.label,
+        texts_only=all(contract.column(name).type == "string" for name in contract.inputs),
+        reads=reads,
+        split=split,
+        model=model,
+        dataset=dataset,
+    )
+
+
+def count_read(store: Store, version: ModelVersion, who: str, split: str = "test") -> int:
     """Enter in the run's log that this model is about to be judged on the test split: how often that was, this time
     included. A second look is a choice that was made knowing the first, so it is told on the scorecard."""
     log = RunLog(store, version.run)
     finished = read_tail(log).ending.get("sequence", 0)
     since = log.entries(after=finished)
     before = sum(entry["kind"] == "test_read" and entry["model"] == version.model for entry in since)
-    log.append("test_read", model=version.model, dataset=version.dataset, split=SPLIT, who=who)
+    log.append("test_read", model=version.model, dataset=version.dataset, split=split, who=who)
     return before + 1
-
-
-def answer(store: Store, model: str, test: Any, contract: Any) -> tuple[list[str], Any]:
-    """A model's answers to a split: its labels, and a table row_id, label, prediction, confidence, text in the
-    split's order; and `probabilities`, one of each label, where it gives them."""
-    import pyarrow as pa
-
-    predictor = load_predictor(store, model)
-    rows = test.select(list(contract.inputs)).to_pylist()
-    answers = predictor(rows)
-    table = pa.table(
-        {
-            "row_id": test["row_id"],
-            "label": pa.array([str(value) for value in test[contract.label].to_pylist()]),
-            "prediction": pa.array([one["label"] for one in answers]),
-            "confidence": pa.array([one["confidence"] for one in answers], pa.float64()),
-            "text": pa.array([_shown(row, contract) for row in rows]),
-        }
-    )
-    if answers and all(set(predictor.labels) <= one.get("scores", {}).keys() for one in answers):
-        shares = [[one["scores"][label] for label in predictor.labels] for one in answers]
-        table = table.append_column("probabilities", pa.array(shares, pa.list_(pa.float32())))
-    return predictor.labels, table
-
-
-def _shown(row: dict[str, Any], contract: Any) -> str:
-    """A row's inputs on a page: a text alone, other columns by name."""
-    texts = all(contract.column(name).type == "string" for name in row)
-    return "\n".join(str(value) if texts else f"{name}: {value}" for name, value in row.items())
 
 
 def load_predictor(store: Store, model: str) -> Any:

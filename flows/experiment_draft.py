@@ -8,9 +8,10 @@ import yaml
 
 from data_contracts import registry
 from data_contracts.profile import read_profile
-from flows.config import DEFAULT_GATES
+from flows.config import default_gates
 from infra.errors import WrongInput
 from infra.store import Store
+from training.evaluation import load_kind
 from training.experiment import Scaling, Training, validate_experiment
 from training.recipe import RecipeSettings, recipe_path, recipe_summary, settings_class
 
@@ -24,7 +25,8 @@ def draft_experiment(store: Store, recipe: str, reference: str) -> str:
     kind = settings_class(recipe)
     version = registry.resolve(store, reference)
     contract = registry.contract_of(store, version)
-    if kind.evaluates and contract.label is None:
+    needs_label = bool(kind.evaluates) and load_kind(kind.evaluates).needs_label
+    if needs_label and contract.label is None:
         raise WrongInput(
             f"dataset {version.ref}: its contract names no label, which recipe '{recipe}' needs; add the custom "
             "property slipway.label and register again"
@@ -46,7 +48,7 @@ def draft_experiment(store: Store, recipe: str, reference: str) -> str:
     else:
         lines += ["", "training:  # fitted in one go, in one process", "  seed: 0"]
     if kind.evaluates:
-        lines += _gates(_majority(store, version, contract.label))
+        lines += _gates(kind.evaluates, _majority(store, version, contract.label) if needs_label else None)
     text = "\n".join(lines) + "\n"
     if not needed:
         validate_experiment({"name": "draft", **yaml.safe_load(text)}, f"draft of {recipe}")
@@ -83,12 +85,15 @@ def _comment(text: str) -> list[str]:
     return [f"  # {line}" for line in textwrap.wrap(" ".join(text.split()), WIDTH - 4)]
 
 
-def _gates(majority: float) -> list[str]:
-    minimum = min(0.99, round(majority + 0.05, 2))
+def _gates(kind: str, majority: float | None) -> list[str]:
+    """majority: the share of the most frequent label, where a threshold is drafted from it."""
     lines = ["", "gates:  # what must hold before a model may be champion"]
-    lines += _comment(f"{majority:.2f} is what always answering the most frequent label reaches: raise the minimum")
-    for name, settings in DEFAULT_GATES.items():
-        values = {**settings, "minimum": minimum} if name == "threshold" else settings
+    if majority is not None:
+        lines += _comment(f"{majority:.2f} is what always answering the most frequent label reaches: raise the minimum")
+    for name, settings in default_gates(kind).items():
+        values = settings
+        if name == "threshold" and majority is not None:
+            values = {**settings, "minimum": min(0.99, round(majority + 0.05, 2))}
         body = ", ".join(f"{key}: {value}" for key, value in values.items())
         lines.append(f"  {name}: {{{body}}}")
     return [*lines, "", "promotion:", "  policy: automatic"]

@@ -13,6 +13,7 @@ from data_contracts import registry
 from flows import models, references
 from flows.code_key import code_of
 from flows.config import load_config
+from flows.evaluate import evaluation_code
 from flows.judging.evidence import Evidence, Subject, find_champion
 from flows.judging.gate import Gate, parse_gates, passed, run_gates
 from flows.models import ModelVersion
@@ -48,7 +49,12 @@ def gate_step(settings: Settings, experiment: Experiment, needs: tuple[str, ...]
             "compared_with": compared_with(settings, version),
             "gates": experiment.gates,
             "code": code_of(
-                ["flows.judging.gate", "flows.judging.scorecard", *(f"flows.gates.{gate}" for gate in experiment.gates)]
+                [
+                    "flows.judging.gate",
+                    "flows.judging.scorecard",
+                    *evaluation_code(experiment.recipe),
+                    *(f"flows.gates.{gate}" for gate in experiment.gates),
+                ]
             ),
             "libraries": libraries("numpy", "scipy", "mlflow"),
         }

@@ -42,12 +42,19 @@ def run_trial(evidence: "Evidence", subject: "Subject") -> Trial:
     if not subject.package:
         raise MissingEvidence(f"the record of {subject.ref}'s package is lost")
     evaluation = evidence.evaluation(subject)
-    recorded = evaluation.predictions(["row_id", "prediction", "confidence"])
+    prompted = ["prompt"] if "prompt" in evaluation.columns else []
+    recorded = evaluation.predictions(["row_id", "prediction", "confidence", *prompted])
+    if prompted:  # a model that goes on from a text was asked to in some rows
+        recorded = recorded.filter(recorded["prompt"].is_valid())
     count = min(ROWS, recorded.num_rows)
     asked = recorded.take([place * recorded.num_rows // count for place in range(count)]).to_pylist()
     if not asked:
         raise MissingEvidence(f"{evaluation.predictions_file.key} holds no row")
-    inputs = evidence.test_inputs(subject, [row["row_id"] for row in asked])
+    if prompted:
+        (column,) = evidence.contract(subject).inputs
+        inputs = [{column: row["prompt"]} for row in asked]
+    else:
+        inputs = evidence.test_inputs(subject, [row["row_id"] for row in asked])
     found = try_package(evidence.settings, subject.package, inputs, REQUESTS)
     body = {
         "format": FORMAT,

@@ -1,154 +1,128 @@
-"""How good a classifier is on its test split, beside a linear baseline: figures, intervals, and every row's results."""
+"""What an evaluation is: the protocol of its kinds, one file each in training/evaluations/, found by name.
+
+A kind says what it means for a model to be good on rows it never saw: classification, language modelling, graded
+similarity. A recipe names its kind (`evaluates = "classification"`). To add one, write `training/evaluations/<kind>.py`
+with `KIND`, an instance of a subclass of `Kind`, whose `evaluate` writes two files (by `write`): `predictions.parquet`,
+a row for everything judged, with `row_id`, the columns of the kind's metrics, and `baseline_<column>` beside those that
+a baseline answers too; and `metrics.json`, with
+
+    task, subject, split, test_reads     the kind's name and what is in `Asked`; subject: {model, dataset}
+    rows         how many rows predictions.parquet has
+    model        metric -> {value, low, high}
+    baseline     name, settings, tried, and metric -> {value, low, high} for the metrics marked `compared`
+    majority     what knowing next to nothing reaches: label (what it is called), and metrics like the baseline's
+    difference   metric -> {value, low, high}, model against baseline, positive where the model is better
+
+Gates, intervals, scorecard and model card then work with it. A page may show more of it in
+`flows/judging/figures_<kind>.html`. No heavy import at a file's top: gates' settings are checked with these metrics.
+"""
 
 import json
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from training.calibration import expected_calibration_error, per_row_losses, reliability
-from training.intervals import compare, estimate, wilson
-from training.metrics import METRICS
+from infra.errors import choices
+from training.metrics import Metric, kind_names
 
 if TYPE_CHECKING:
     import pyarrow
 
-    from training.baseline import Baseline
-
 FORMAT = 1
-COMPARED = ("accuracy", "macro_f1")
-"""What is told of the baseline, which gives answers and no probabilities."""
 TEXT_CHARS = 300
-MAX_CLASSES_KEPT = 200
-"""Up to so many classes each row's probabilities are kept: 10,000 rows of 200 classes are 8 MB."""
+"""Of a row's text, kept beside its results."""
 
 
-def compared_metric(metric: str) -> str:
-    """The metric itself. Raises ValueError listing what there is, for a setting that names another."""
-    if metric not in COMPARED:
-        raise ValueError(f"no such metric of a baseline; there is: {', '.join(COMPARED)}")
-    return metric
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One model, and the data on which it is judged."""
+
+    predictor: Any
+    """The loaded model (training.model.Predictor)."""
+    splits: "Mapping[str, pyarrow.Table]"
+    """train, validation and test: row_id, the contract's inputs, and its label where it names one."""
+    inputs: tuple[str, ...]
+    label: str | None
+    texts_only: bool
+    """Whether every input column is text."""
+    reads: str
+    """What the recipe reads: "text" or "table"."""
+    split: str
+    """The one that is judged."""
+    model: str
+    """Digest of the model artifact: with `dataset`, so that what is written can be evidence for no other."""
+    dataset: str
+    """`name@digest`"""
+    test_reads: int = 1
+    """How often this model has been evaluated on the split, this time included."""
+    random_start: Any = None
+    """Predictor of the same network trained from random weights, where that ablation was run."""
+
+    @property
+    def judged(self) -> "pyarrow.Table":
+        return self.splits[self.split]
 
 
-def describe_predictions(labels: Sequence[str], truth: Sequence[str], predictions: Sequence[str]) -> dict[str, Any]:
-    """accuracy, macro_f1, per_class and confusion (rows: truth, columns: prediction, in the order of `labels`)."""
-    import numpy as np
-
-    position = {label: index for index, label in enumerate(labels)}
-    actual = np.array([position[label] for label in truth])
-    answered = np.array([position[label] for label in predictions])
-    confusion = np.bincount(actual * len(labels) + answered, minlength=len(labels) ** 2).reshape(len(labels), -1)
-    hits, support, claimed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
-    per_class = [
-        {
-            "label": label,
-            "precision": float(hits[i] / claimed[i]) if claimed[i] else 0.0,
-            "recall": float(hits[i] / support[i]) if support[i] else 0.0,
-            "f1": float(2 * hits[i] / (support[i] + claimed[i])) if support[i] + claimed[i] else 0.0,
-            "support": int(support[i]),
-        }
-        for i, label in enumerate(labels)
-    ]
-    return {
-        **{metric: estimate(metric, {"label": truth, "prediction": predictions}).to_json() for metric in COMPARED},
-        "per_class": per_class,
-        "confusion": confusion.tolist(),
-    }
+Say = Callable[[float, str], None]
+"""(share done, note)"""
 
 
-def evaluate_classification(
-    table: "pyarrow.Table",
-    labels: Sequence[str],
-    folder: Path,
-    *,
-    baseline: "Baseline",
-    model: str,
-    dataset: str,
-    split: str = "test",
-    test_reads: int = 1,
-    random_start: Sequence[str] | None = None,
-) -> dict[str, Any]:
-    """Write `metrics.json` and `predictions.parquet` into `folder`; returns what metrics.json holds.
+class Kind(ABC):
+    metrics: ClassVar[dict[str, Metric]]
+    """Those of the kind; the first is told first."""
+    splits: ClassVar[tuple[str, ...]] = ("test",)
+    """What is judged: the first of these that has rows."""
+    needs_label: ClassVar[bool] = False
+    rows: ClassVar[str] = "rows"
+    """What a row of predictions.parquet is called."""
+    baseline: ClassVar[str] = "a simple model"
+    """What kind of model its baseline is, as a sentence begins."""
+    advice: ClassVar[str] = ""
+    """What would change it that a model is no better than that: the end of a sentence."""
 
-    table: one row a test example, columns row_id, label, prediction, confidence (0 to 1), text (str), any order; and
-    where the model gives them `probabilities`, one of each of `labels`. labels: every class of the model, as text.
-    baseline: its predictions, in the order of the table. model, dataset: digest of the model artifact and
-    `name@digest`, so that this file can be evidence for no other. test_reads: how often this model has been evaluated
-    on the split, this time included. random_start: predictions of the same network fine-tuned from random weights,
-    where that ablation was run.
-    Raises ValueError when there is no row or a row has no label.
-    """
-    import numpy as np
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The metrics that the baseline has too."""
+        return tuple(name for name, metric in self.metrics.items() if metric.compared)
+
+    @abstractmethod
+    def hub_task(self, reads: str) -> str:
+        """The Hugging Face hub's name of what such a model does. reads: what its recipe reads."""
+
+    @abstractmethod
+    def evaluate(self, asked: Asked, folder: Path, say: Say) -> dict[str, Any]:
+        """Write `metrics.json` and `predictions.parquet` into `folder`; returns what metrics.json holds.
+
+        Raises WrongInput for a model that cannot be judged so, ValueError where there is nothing to judge.
+        """
+
+    def judged_split(self, rows: Mapping[str, int]) -> str:
+        """Of the splits with so many rows each, the one to judge."""
+        return next((split for split in self.splits if rows.get(split)), self.splits[0])
+
+
+def load_kind(name: str) -> Kind:
+    """The kind of that name. Raises ValueError listing what there is."""
+    if name not in kind_names():
+        raise ValueError(f"evaluation '{name}' is unknown; {choices(name, kind_names())}")
+    return import_module(f"training.evaluations.{name}").KIND
+
+
+def write(folder: Path, body: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the two files. Returns what metrics.json holds."""
     import pyarrow
     from pyarrow import parquet
 
-    truth, predictions = table["label"].to_pylist(), table["prediction"].to_pylist()
-    if not truth or None in truth:
-        raise ValueError(f"{split} split of {dataset}: {len(truth)} rows, {truth.count(None)} without a label")
-    truth, predictions = list(map(str, truth)), list(map(str, predictions))
-    known = [*labels, *sorted({*truth, *predictions, *baseline.predictions} - set(labels))]
-    described = describe_predictions(known, truth, predictions)
-    confidence = table["confidence"].to_numpy().astype(float)
-    right = np.array([label == answer for label, answer in zip(truth, predictions, strict=True)])
-    losses: dict[str, Any] = {}
-    if "probabilities" in table.column_names:
-        shares = np.array(table["probabilities"].to_pylist(), dtype=float).reshape(len(truth), len(labels))
-        position = {label: index for index, label in enumerate(labels)}
-        per_row = per_row_losses(shares, np.array([position.get(label, -1) for label in truth]))
-        losses = dict(zip(("log_loss", "brier"), per_row, strict=True))
-    majority = sum(label == baseline.majority for label in truth)
-    metrics: dict[str, Any] = {
-        "format": FORMAT,
-        "task": "classification",
-        "subject": {"model": model, "dataset": dataset},
-        "split": split,
-        "test_reads": test_reads,
-        "rows": len(truth),
-        "labels": known,
-        "model": {**described, **{name: estimate(name, {name: losses[name]}).to_json() for name in losses}},
-        "calibration": {
-            "ece": expected_calibration_error(confidence, right).to_json(),
-            "reliability": reliability(confidence, right),
-        },
-        "baseline": {
-            "name": baseline.name,
-            "settings": baseline.settings,
-            "tried": baseline.tried,
-            **describe_predictions(known, truth, baseline.predictions),
-        },
-        "majority": {"label": baseline.majority, "accuracy": wilson(majority, len(truth)).to_json()},
-        "difference": _both_differences(predictions, baseline.predictions, truth),
-    }
-    if random_start is not None:
-        ablation = _both_differences(predictions, random_start, truth)
-        metrics["ablation"] = {**ablation, "sentence": _ablation_sentence(ablation["accuracy"])}
+    metrics = {"format": FORMAT, **body}
     folder.mkdir(parents=True, exist_ok=True)
-    columns = {
-        "row_id": table["row_id"],
-        "label": pyarrow.array(truth, pyarrow.string()),
-        "prediction": pyarrow.array(predictions, pyarrow.string()),
-        "confidence": table["confidence"],
-        "baseline_prediction": pyarrow.array(baseline.predictions, pyarrow.string()),
-        **losses,
-        "text": pyarrow.array([(text or "")[:TEXT_CHARS] for text in table["text"].to_pylist()], pyarrow.string()),
-    }
-    if losses and len(labels) <= MAX_CLASSES_KEPT:
-        columns["probabilities"] = table["probabilities"]
-    parquet.write_table(pyarrow.table(columns), folder / "predictions.parquet", compression="zstd")
+    parquet.write_table(pyarrow.table(dict(columns)), folder / "predictions.parquet", compression="zstd")
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False), encoding="utf-8")
     return metrics
 
 
-def _both_differences(predictions: Sequence[str], other: Sequence[str], truth: Sequence[str]) -> dict[str, Any]:
-    mine, theirs = ({"label": truth, "prediction": answers} for answers in (predictions, other))
-    return {metric: compare(metric, mine, theirs).to_json() for metric in COMPARED}
-
-
-def _ablation_sentence(accuracy: dict[str, float]) -> str:
-    points = METRICS["accuracy"].difference
-    seen = f"{points(accuracy['value'])} of accuracy against the same network fine-tuned from random weights"
-    interval = f"95 % interval {points(accuracy['low'], accuracy['high'])}"
-    if accuracy["low"] > 0:
-        return f"Pretraining helped: {seen} ({interval})."
-    if accuracy["high"] < 0:
-        return f"Pretraining hurt: {seen} ({interval})."
-    return f"Whether pretraining helps cannot be told from this test split: {seen} ({interval})."
+def shown(row: Mapping[str, Any], texts_only: bool) -> str:
+    """A row's inputs on a page: a text alone, other columns by name."""
+    return "\n".join(str(value) if texts_only else f"{name}: {value}" for name, value in row.items())

@@ -134,6 +134,9 @@ def estimate(
         return wilson(int(right.sum()), len(right), alpha)
     if METRICS[metric].mean:
         return resampled_mean(METRICS[metric].per_row(results), rng, resamples).interval(alpha)
+    if METRICS[metric].weighted:
+        statistic, counts = _of_rows(metric, results)
+        return _of_cells(statistic, counts, 0, rng, resamples).interval(alpha)
     truth, answered, names = _indices(results["label"], results["prediction"])
     cells, counts = _cells(truth, answered)
 
@@ -149,6 +152,9 @@ def figure(metric: str, results: Mapping[str, Any]) -> float:
 
     if METRICS[metric].mean:
         return float(METRICS[metric].per_row(results).mean())
+    if METRICS[metric].weighted:
+        statistic, counts = _of_rows(metric, results)
+        return float(statistic(counts[None])[0])
     truth, answered, names = _indices(results["label"], results["prediction"])
     return float(macro_f1_of(np.ones((1, len(truth))), truth, answered, len(names))[0])
 
@@ -175,7 +181,7 @@ def compare(
     resampled = resampled_difference(metric, first, second, seed, enough(resamples, alpha))
     found = resampled.interval(alpha)
     if METRICS[metric].share and resampled.certain:
-        doubt = 1 - alpha ** (1 / len(first["label"]))
+        doubt = 1 - alpha ** (1 / len(first[METRICS[metric].columns[0]]))
         found = Estimate(found.value, found.value - doubt, found.value + doubt)
     p_better = mcnemar(*discordant(first, second)) if metric == "accuracy" else None
     return Comparison(found.value, found.low, found.high, p_better)
@@ -212,16 +218,20 @@ def resampled_difference(
     import numpy as np
 
     known_metric(metric)
-    named = METRICS[metric].columns
+    named, sign = METRICS[metric].columns, METRICS[metric].sign
     lengths = {len(columns[name]) for columns in (first, second) for name in named}
     if len(lengths) != 1 or 0 in lengths:
         raise ValueError(f"results of {sorted(lengths)} rows cannot be paired")
-    if "label" in named and not np.array_equal(np.asarray(first["label"]), np.asarray(second["label"])):
-        raise ValueError("results of rows with other labels cannot be paired")
+    for name in METRICS[metric].shared:
+        if not np.array_equal(np.asarray(first[name]), np.asarray(second[name])):
+            raise ValueError(f"results of rows with other {name.removesuffix('s')}s cannot be paired")
     rng = np.random.default_rng(seed)
     if METRICS[metric].mean:
-        gain = METRICS[metric].sign * (METRICS[metric].per_row(first) - METRICS[metric].per_row(second))
+        gain = sign * (METRICS[metric].per_row(first) - METRICS[metric].per_row(second))
         return resampled_mean(gain, rng, resamples)
+    if METRICS[metric].weighted:
+        (mine_of, counts), (theirs_of, _) = _of_rows(metric, first), _of_rows(metric, second)
+        return _of_cells(lambda block: sign * (mine_of(block) - theirs_of(block)), counts, 0, rng, resamples)
     truth, mine, theirs, names = _indices(first["label"], first["prediction"], second["prediction"])
     return resampled_macro_f1(*_cells(truth, mine, theirs), len(names), rng, resamples)
 
@@ -291,6 +301,20 @@ def _of_cells(
 
     draws = np.concatenate([statistic(block) for block in resampled(counts, rng, resamples, width)])
     return Resampled(float(statistic(counts[None])[0]), draws, acceleration(statistic, counts))
+
+
+def _of_rows(metric: str, results: Mapping[str, Any]) -> "tuple[Statistic, np.ndarray]":
+    """A metric that is no mean, as a statistic of how often each row was drawn; and the rows as they are, (N,) ones."""
+    import numpy as np
+
+    columns = {name: np.asarray(results[name], dtype=float) for name in METRICS[metric].columns}
+    weighted = METRICS[metric].weighted
+    assert weighted is not None
+
+    def statistic(block: "np.ndarray") -> "np.ndarray":
+        return weighted(columns, block)
+
+    return statistic, np.ones(len(columns[METRICS[metric].columns[0]]), dtype=np.int64)
 
 
 def acceleration(statistic: "Statistic", counts: "np.ndarray") -> float:

@@ -1,15 +1,20 @@
-"""The metrics that an evaluation supports, and the per-example results each is made of.
+"""The metrics that evaluations support, and the per-example results each is made of.
 
-A new kind of evaluation adds its rows here: a metric that is a mean over examples (absolute error, reciprocal rank)
-names the column of `predictions.parquet` that holds it, and every gate can then use it.
+Each kind of evaluation (training/evaluations/) declares its own; every gate can then use them. Most are means over
+examples; one that is none says how it is computed of a resample.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
+
+KINDS = Path(__file__).parent / "evaluations"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +23,18 @@ class Metric:
     """How a page writes it."""
     columns: tuple[str, ...]
     """Columns of `predictions.parquet` that it is computed from. One alone: the metric is that column's mean."""
+    shared: tuple[str, ...] = ()
+    """Those of them that are true of a row whoever answers (its label): two models are compared where these agree."""
     higher_is_better: bool = True
     share: bool = True
     """From 0 to 1: differences are told in percentage points."""
     mean: bool = True
     """A mean over examples; when not, a resample computes it anew."""
+    weighted: "Callable[[Mapping[str, np.ndarray], np.ndarray], np.ndarray] | None" = None
+    """Of one that is no mean: (its columns (N,), how often each row was drawn (B, N)) -> (B,). Macro-F1 alone has a
+    quicker way of its own (training.intervals)."""
+    compared: bool = False
+    """Whether the baseline has it too: its own answers are the columns `baseline_<column>`."""
 
     @property
     def sign(self) -> int:
@@ -43,17 +55,50 @@ class Metric:
             return f"{value:+.3f}" if high is None else f"{value:+.3f} to {high:+.3f}"
         return f"{100 * value:+.1f} points" if high is None else f"{100 * value:+.1f} to {100 * high:+.1f}"
 
+    def minus(self, other: str) -> str:
+        """How a difference from `other` ("the champion's") is called; positive is better."""
+        return f"{self.title} minus {other}" if self.higher_is_better else f"{other} {self.title} minus its own"
 
-METRICS = {
-    "accuracy": Metric(title="accuracy", columns=("label", "prediction")),
-    "macro_f1": Metric(title="macro-F1", columns=("label", "prediction"), mean=False),
-    "log_loss": Metric(title="log loss", columns=("log_loss",), higher_is_better=False, share=False),
-    "brier": Metric(title="Brier score", columns=("brier",), higher_is_better=False, share=False),
-}
+    def amount(self, value: float) -> str:
+        """A margin as a sentence writes it: `2.0 points`, `0.05` of no share."""
+        return f"{100 * value:.1f} points" if self.share else f"{value:g}"
+
+
+class _OfEveryKind(Mapping[str, Metric]):
+    """Name -> metric. The files are read when it is first asked: they import this one."""
+
+    @cached_property
+    def _all(self) -> dict[str, Metric]:
+        kinds = [import_module(f"training.evaluations.{name}") for name in kind_names()]
+        return {name: metric for kind in kinds for name, metric in kind.KIND.metrics.items()}
+
+    def __getitem__(self, name: str) -> Metric:
+        return self._all[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+
+METRICS: Mapping[str, Metric] = _OfEveryKind()
+
+
+def kind_names() -> list[str]:
+    return sorted(path.stem for path in KINDS.glob("*.py") if path.stem != "__init__")
 
 
 def known_metric(metric: str) -> str:
     """The metric itself. Raises ValueError listing what there is, for a setting that names another."""
     if metric not in METRICS:
         raise ValueError(f"no such metric; there is: {', '.join(METRICS)}")
+    return metric
+
+
+def compared_metric(metric: str) -> str:
+    """The metric itself. Raises ValueError listing what a baseline has, for a setting that names another."""
+    if metric not in METRICS or not METRICS[metric].compared:
+        known = [name for name, one in METRICS.items() if one.compared]
+        raise ValueError(f"no such metric of a baseline; there is: {', '.join(known)}")
     return metric

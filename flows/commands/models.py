@@ -31,10 +31,12 @@ def _judged(settings: Settings, reference: str, until: str) -> tuple[Any, dict[s
 @click.argument("model")
 @as_json
 def evaluate(model: str, as_json: bool) -> None:
-    """Figures of a model on its test split, beside a tuned linear baseline and the majority class.
+    """Figures of a model on its test split, beside a tuned simple model and knowing next to nothing.
 
     Example: slipway evaluate library-docs@candidate
     """
+    from training.evaluation import load_kind
+
     settings = workplace()
     version, outputs = _judged(settings, model, "evaluate")
     where = f"evaluations/{outputs[f'evaluate {version.name}']['evaluation']}"
@@ -42,11 +44,12 @@ def evaluate(model: str, as_json: bool) -> None:
 
     def human(body: dict[str, Any]) -> None:
         click.echo(f"{version.ref} on {body['rows']:,} rows of {body['split']}, 95 % intervals")
+        kind = load_kind(body["task"])
         rows = [
-            [who, *(_interval(body[who][metric]) if metric in body[who] else "" for metric in ("accuracy", "macro_f1"))]
+            [who, *(_interval(body[who][metric]) if metric in body[who] else "" for metric in kind.compared)]
             for who in ("model", "baseline", "majority")
         ]
-        table(rows, ["", "accuracy", "macro-F1"])
+        table(rows, ["", *(kind.metrics[metric].title for metric in kind.compared)])
 
     emit({"model": version.ref, "evidence": where, **metrics}, as_json, human)
 
@@ -128,8 +131,11 @@ def predict(
     def human(body: dict[str, Any]) -> None:
         for one in body["answers"]:
             click.echo(one["input"])
-            for label, score in list(one.get("scores", {}).items())[:5]:
+            scores = one.get("scores", {})
+            for label, score in list(scores.items())[:5]:
                 click.echo(f"  {score:6.1%}  {label}")
+            if not scores:
+                click.echo(one["label"])
 
     emit(document, as_json, human)
 

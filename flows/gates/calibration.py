@@ -1,6 +1,6 @@
 """The model is as often right as it says it is: its expected calibration error is at most a maximum."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,8 @@ from flows.judging.gate import Gate, Verdict
 class Calibration(Gate):
     """ECE in bins of equally many rows (training.calibration); the Brier score has `threshold` for it. Chance makes ECE
     larger and never smaller, so few rows lead to a no."""
+
+    evaluations: ClassVar[tuple[str, ...]] = ("classification",)
 
     maximum: float = Field(default=0.1, gt=0, le=1)
     """Of the mean gap between confidence and accuracy, weighted by rows."""

@@ -21,10 +21,10 @@ class Champion(Gate):
     """
 
     metric: str = "accuracy"
-    """accuracy, macro_f1, log_loss or brier."""
+    """accuracy, macro_f1, log_loss or brier, or one of another kind of evaluation."""
     require: Literal["not_worse", "better"] = "not_worse"
     """`not_worse`: by more than the margin. `better`: shown to be."""
-    margin: float = Field(default=0.02, ge=0, le=1)
+    margin: float = Field(default=0.02, ge=0)
     """How much worse is still taken as not worse, in the metric's unit; none with `require: better`."""
     alpha: float = Field(default=ALPHA, ge=0.0001, lt=0.5)
     """One-sided: the share of candidates worse by exactly the margin (with `better`: equally good) that may pass.
@@ -43,7 +43,7 @@ class Champion(Gate):
     def check(self, candidate: Subject, champion: Subject | None, evidence: Evidence) -> Verdict:
         metric = METRICS[self.metric]
         name = metric.title
-        measure = f"{name} minus the champion's" if metric.higher_is_better else f"the champion's {name} minus its own"
+        measure = metric.minus("the champion's")
         if champion is None:
             return self.nothing_to_compare(candidate, evidence, measure)
         rows = common_rows(
@@ -67,7 +67,7 @@ class Champion(Gate):
         else:
             limit = -self.margin
             passed = found.low >= limit
-            allowed = f"{100 * self.margin:.1f} points" if metric.share else f"{self.margin:g}"
+            allowed = metric.amount(self.margin)
             sentence += f"it is not worse by more than {allowed}." if passed else (
                 f"a loss of more than {allowed} is not ruled out. A better candidate, more test rows or a wider "
                 "gates.champion.margin would change it."

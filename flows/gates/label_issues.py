@@ -1,6 +1,6 @@
 """The labels it is judged by are believable: the share of test rows that confident learning takes for mislabelled."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
@@ -18,6 +18,8 @@ class LabelIssues(Gate):
     """Northcutt, Jiang & Chuang, "Confident learning: estimating uncertainty in dataset labels", JAIR 70, 2021, §3, by
     cleanlab: a row counts when the model, which never saw it, is surer of another class than it usually is of that
     class. A weak model finds many issues that are its own: read the rows listed before blaming the labels."""
+
+    evaluations: ClassVar[tuple[str, ...]] = ("classification",)
 
     maximum_share: float = Field(default=0.1, ge=0, le=1)
     """Of the test rows."""

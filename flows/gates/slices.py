@@ -1,6 +1,6 @@
 """On no slice of the test split worse than the champion by more than a margin, nor below a floor."""
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -28,6 +28,8 @@ class Slices(Gate):
     Statistics 6(2), 1979): one false alarm already stops a good model, so the chance of any is what has to be held,
     not the share among the alarms (Benjamini-Hochberg); and it holds for slices that overlap.
     """
+
+    evaluations: ClassVar[tuple[str, ...]] = ("classification",)
 
     metric: str = "accuracy"
     """accuracy, macro_f1, log_loss or brier."""

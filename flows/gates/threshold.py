@@ -11,7 +11,7 @@ from training.metrics import METRICS, known_metric
 
 class Threshold(Gate):
     metric: str = "accuracy"
-    """accuracy, macro_f1, log_loss or brier."""
+    """accuracy, macro_f1, log_loss or brier, or one of another kind of evaluation."""
     minimum: float | None = Field(default=None, ge=0, le=1)
     """Of a metric that is better when higher."""
     maximum: float | None = Field(default=None, gt=0)
@@ -46,11 +46,12 @@ class Threshold(Gate):
             limit, kind, passed = self.maximum, "maximum", judged <= self.maximum
         worse = "lower" if metric.higher_is_better else "upper"
         what = metric.title if self.decide_by == "value" else f"the {worse} end of the interval of {metric.title}"
+        split, rows = evaluation.metrics["split"], evaluation.kind.rows
         holds = "at least" if metric.higher_is_better else "at most"
         broken = "below" if metric.higher_is_better else "above"
         return self.verdict(
             passed,
-            f"{what[0].upper()}{what[1:]} on {evaluation.metrics['rows']:,} test rows is {judged:.3f}, "
+            f"{what[0].upper()}{what[1:]} on {evaluation.metrics['rows']:,} {split} {rows} is {judged:.3f}, "
             f"{holds if passed else broken} the {kind} of {limit:.3f}.",
             evaluation.metrics_file,
             measure=metric.title,

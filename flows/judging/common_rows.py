@@ -40,7 +40,13 @@ def common_rows(
     """Raises MissingEvidence when they have fewer rows in common than all (trained on one dataset version) or
     `minimum` (on two), naming `setting` as a way out."""
     ours, others = evidence.evaluation(candidate), evidence.evaluation(champion)
-    wanted = list(dict.fromkeys(["row_id", "label", *columns]))
+    if ours.metrics["task"] != others.metrics["task"]:
+        raise MissingEvidence(
+            f"{candidate.ref} is evaluated by {ours.metrics['task']}, the champion {champion.ref} by "
+            f"{others.metrics['task']}: they cannot be compared; give the model another name"
+        )
+    label = ["label"] if "label" in ours.columns else []
+    wanted = list(dict.fromkeys(["row_id", *label, *columns]))
     own = results(ours, wanted, candidate.ref)
     other = results(others, wanted, champion.ref)
     place = {row_id: index for index, row_id in enumerate(other["row_id"])}
@@ -48,7 +54,7 @@ def common_rows(
     pairs = [
         (index, place[row_id])
         for index, row_id in enumerate(own["row_id"])
-        if row_id in place and other["label"][place[row_id]] == own["label"][index]
+        if row_id in place and all(other[name][place[row_id]] == own[name][index] for name in label)
     ]
     rows = len(own["row_id"])
     needed = rows if candidate.dataset == champion.dataset else minimum
@@ -65,10 +71,7 @@ def common_rows(
 
 def results(evaluation: Evaluation, columns: Sequence[str], ref: str) -> dict[str, list[Any]]:
     """Those columns of an evaluation's predictions. Raises MissingEvidence when it has none of one."""
-    from pyarrow import parquet
-
-    there = parquet.read_schema(evaluation.predictions_path).names
-    lost = [name for name in columns if name not in there]
+    lost = [name for name in columns if name not in evaluation.columns]
     if lost:
         raise MissingEvidence(
             f"{ref}'s evaluation has no {lost[0].replace('_', ' ')} of its rows: its model gave no probabilities, or "

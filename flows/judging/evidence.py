@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from data_contracts.contract import Contract
     from data_contracts.registry import Version
     from flows.trial import Trial
+    from training.evaluation import Kind
 
 
 class MissingEvidence(SlipwayError):
@@ -101,7 +103,7 @@ def find_champion(store: Store, name: str) -> Subject | None:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation of one model: what training/evaluation.py wrote, verified."""
+    """One evaluation of one model: the two files that training/evaluation.py describes, verified."""
 
     metrics: dict[str, Any]
     metrics_file: Cited
@@ -113,11 +115,29 @@ class Evaluation:
 
         return parquet.read_table(self.predictions_path, columns=columns)
 
-    def against_baseline(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        """The model's answers and the baseline's, to the same rows in the same order."""
-        read = self.predictions(["label", "prediction", "baseline_prediction"]).to_pydict()
-        labels = {"label": read["label"]}
-        return {**labels, "prediction": read["prediction"]}, {**labels, "prediction": read["baseline_prediction"]}
+    @property
+    def kind(self) -> "Kind":
+        from training.evaluation import load_kind
+
+        return load_kind(self.metrics["task"])
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """Of the predictions."""
+        from pyarrow import parquet
+
+        return list(parquet.read_schema(self.predictions_path).names)
+
+    def against_baseline(self, metric: str) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
+        """The columns that the metric reads, the model's and the baseline's, of the same rows in the same order."""
+        from training.metrics import METRICS
+
+        if metric not in self.kind.compared:
+            raise MissingEvidence(f"an evaluation of {self.metrics['task']} has no {metric} of a baseline")
+        own = METRICS[metric].columns
+        theirs = {name: name if name in METRICS[metric].shared else f"baseline_{name}" for name in own}
+        read = self.predictions(list({*own, *theirs.values()})).to_pydict()
+        return {name: read[name] for name in own}, {name: read[other] for name, other in theirs.items()}
 
 
 @dataclass(frozen=True)

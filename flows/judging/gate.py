@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -50,6 +50,9 @@ class Gate(BaseModel, ABC):
     model_config = ConfigDict(
         frozen=True, strict=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    evaluations: ClassVar[tuple[str, ...]] = ()
+    """The kinds of evaluation that it can judge by; empty: every kind."""
 
     severity: Literal["block", "warn"] = "block"
     """`block`: a no stops promotion; `warn`: a no stands on the scorecard."""
@@ -148,6 +151,22 @@ def parse_gates(section: Mapping[str, Any], where: str) -> list[Gate]:
                 reason = f"found {first['input']!r}; {first['msg'].removeprefix('Value error, ')}"
             raise WrongInput(f"{where}: {place}: {reason}") from error
     return gates
+
+
+def refuse_misfits(gates: Sequence[Gate], recipe: str, kind: str, where: str) -> None:
+    """Raises WrongInput for gates that judge by another kind of evaluation than the recipe's models get."""
+    from training.evaluation import load_kind
+
+    evaluated = f"recipe {recipe} is evaluated by {kind}"
+    for gate in gates:
+        if gate.evaluations and kind not in gate.evaluations:
+            raise WrongInput(f"{where}: gates.{gate.name}: is for {', '.join(gate.evaluations)}; {evaluated}")
+        metric = getattr(gate, "metric", None)
+        known = load_kind(kind).metrics
+        if metric is not None and metric not in known:
+            raise WrongInput(
+                f"{where}: gates.{gate.name}.metric: there is no {metric}; {evaluated}, which has {', '.join(known)}"
+            )
 
 
 def run_gates(

@@ -10,10 +10,11 @@ from typing import Any
 
 from flows.judging.page import VISIBLE
 from flows.judging.scorecard_plots import figure
+from training.evaluation import load_kind
 from training.recipe import recipe_names, settings_class
 
-TASKS = {"text": "text-classification", "table": "tabular-classification", "image": "image-classification"}
-"""What a recipe reads, and the hub's name of the task."""
+HUB_METRICS = {"macro_f1": "f1"}
+"""Metrics that the hub knows by another name."""
 
 
 def model_card(card: Mapping[str, Any]) -> str:
@@ -22,18 +23,18 @@ def model_card(card: Mapping[str, Any]) -> str:
 
     candidate, metrics, lineage = card["candidate"], card["metrics"], card["lineage"]
     dataset = candidate["dataset"].partition("@")[0]
-    results = [
+    kind = load_kind(metrics["task"]) if metrics else None
+    results = kind and [
         EvalResult(
-            task_type=_task(lineage["experiment"]),
+            task_type=kind.hub_task(_reads(lineage["experiment"])),
             dataset_type=dataset,
             dataset_name=_plain(dataset),
             dataset_split=metrics["split"],
             dataset_revision=candidate["dataset"].partition("@")[2],
-            metric_type=name,
+            metric_type=HUB_METRICS.get(metric, metric),
             metric_value=metrics["model"][metric]["value"],
         )
-        for metric, name in (("accuracy", "accuracy"), ("macro_f1", "f1"))
-        if metrics and metric in metrics["model"]
+        for metric in kind.compared
     ]
     data = ModelCardData(
         model_name=_plain(candidate["name"]),
@@ -59,13 +60,13 @@ def model_card(card: Mapping[str, Any]) -> str:
         "## Evaluation",
         "",
     ]
-    if metrics:
-        lines += [f"On {metrics['rows']:,} rows of the {metrics['split']} split, with 95 % intervals:", ""]
+    if kind:
+        lines += [f"On {metrics['rows']:,} {kind.rows} of the {metrics['split']} split, with 95 % intervals:", ""]
         lines += ["| metric | this model | " + _text(metrics["baseline"]["name"]) + " |", "| --- | --- | --- |"]
         lines += [
-            f"| {metric.replace('_', ' ')} | {_estimate(metrics['model'][metric])} | "
+            f"| {kind.metrics[metric].title} | {_estimate(metrics['model'][metric])} | "
             f"{_estimate(metrics['baseline'][metric])} |"
-            for metric in ("accuracy", "macro_f1")
+            for metric in kind.compared
         ]
     else:
         lines.append("There is no evaluation of this model that can be trusted.")
@@ -95,11 +96,11 @@ def model_card(card: Mapping[str, Any]) -> str:
 UNITS = {"energy_kwh": "kWh", "co2_kg": "kg of CO2e"}
 
 
-def _task(experiment: str) -> str:
-    """The hub's name of what the experiment (YAML) learns."""
+def _reads(experiment: str) -> str:
+    """What the recipe of the experiment (YAML) reads."""
     recipe = re.search(r"^recipe: (\w+)$", experiment, re.MULTILINE)
     known = recipe and recipe[1] in recipe_names()
-    return TASKS[settings_class(recipe[1]).reads if recipe and known else "text"]
+    return settings_class(recipe[1]).reads if recipe and known else "text"
 
 
 def _emissions(energy: Mapping[str, float] | None) -> dict[str, Any] | None:

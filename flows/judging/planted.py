@@ -160,6 +160,8 @@ def stored(store: Store, version: ModelVersion) -> Population | None:
     except NotFound:
         return None
     table = parquet.read_table(artifacts.fetch(store, artifact) / "predictions.parquet")
+    if "baseline_prediction" not in table.column_names:
+        return None  # pairs of classifiers are made, not of models of another kind
     labels, answers, baseline = (
         np.array(table[name].to_pylist(), dtype=object).astype(str)
         for name in ("label", "prediction", "baseline_prediction")

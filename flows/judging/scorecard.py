@@ -19,6 +19,8 @@ from flows.judging.evidence import Evidence, MissingEvidence, Subject
 from flows.judging.gate import Gate, Verdict, passed
 from flows.judging.page import pages
 from flows.judging.side_by_side import side_by_side
+from training.evaluation import load_kind
+from training.metrics import METRICS
 
 FORMAT = 1
 MAX_CURVE_POINTS = 400
@@ -76,7 +78,8 @@ def build_scorecard(
     try:
         evaluation = evidence.evaluation(candidate)
         metrics: dict[str, Any] | None = evaluation.metrics
-        mistakes = _mistakes(evaluation.predictions(), evidence, candidate)
+        classes = "confidence" in evaluation.columns and "label" in evaluation.columns
+        mistakes = _mistakes(evaluation.predictions(), evidence, candidate) if classes else []
     except MissingEvidence:
         metrics, mistakes = None, []
     card = {
@@ -145,6 +148,8 @@ def render(card: Mapping[str, Any]) -> str:
         card=card,
         both=both,
         tone="no" if not card["passed"] else "yes" if all(v["passed"] for v in card["verdicts"]) else "warn",
+        first=_headline_figure(metrics) if metrics else None,
+        titles={name: metric.title for name, metric in METRICS.items()},
         against_baseline=_against_baseline(metrics) if metrics else "",
         figures=plots.compared(metrics, both) if metrics else [],
         confusion=plots.confusion(metrics) if metrics else None,
@@ -164,14 +169,24 @@ def _filename(key: str) -> str:
 
 
 def _against_baseline(metrics: Mapping[str, Any]) -> str:
-    """How it does beside the linear model, in plain words, worse included."""
-    name, reached = metrics["baseline"]["name"], f"{metrics['baseline']['accuracy']['value']:.3f}"
-    difference = metrics["difference"]["accuracy"]
+    """How it does beside the baseline, in plain words, worse included."""
+    kind = load_kind(metrics["task"])
+    metric = kind.compared[0]
+    name, reached = metrics["baseline"]["name"], plots.figure(metrics["baseline"][metric]["value"])
+    difference = metrics["difference"][metric]
     if difference["low"] > 0:
-        return f"better than {name}, a linear model ({reached})"
+        return f"better than {name}, {kind.baseline} ({reached})"
     if difference["high"] < 0:
-        return f"worse than {name}, a linear model that trains in seconds and reaches {reached}"
-    return f"no better than {name}, a linear model ({reached}), as far as these rows can tell"
+        return f"worse than {name}, {kind.baseline} that trains in seconds and reaches {reached}"
+    return f"no better than {name}, {kind.baseline} ({reached}), as far as these rows can tell"
+
+
+def _headline_figure(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The first metric of the kind of evaluation: what is said before all else."""
+    kind = load_kind(metrics["task"])
+    metric = kind.compared[0]
+    title = kind.metrics[metric].title
+    return {"title": title[0].upper() + title[1:], "of": kind.rows, **metrics["model"][metric]}
 
 
 def _energy(evidence: Evidence, candidate: Subject) -> dict[str, float] | None:
@@ -193,11 +208,16 @@ def _notes(metrics: Mapping[str, Any], changes: Mapping[str, Any] | None) -> lis
         else:
             looser = [one["sentence"] for one in gates if one["what"] in ("removed", "loosened", "changed")]
             found += [f"Since the champion: {sentence}" for sentence in looser]
+    if metrics.get("split") == "validation":
+        found.append(
+            "The data has no test split, so the validation split was judged: what was chosen by it during training "
+            "flatters these figures."
+        )
     reads = metrics.get("test_reads", 1)
     if reads > 1:
         found.append(
-            f"This model has been evaluated on its test split {reads} times: whoever trained it may have known these "
-            "rows' answers, and the figures flatter it."
+            f"This model has been evaluated on its {metrics['split']} split {reads} times: whoever trained it may have "
+            "known these rows' answers, and the figures flatter it."
         )
     return found
 

@@ -39,34 +39,48 @@ def scale(verdict: Mapping[str, Any]) -> dict[str, float] | None:
 
 
 def compared(metrics: Mapping[str, Any], both: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """The figures side by side: one block a metric, one bar a model, on a line from 0 to 1."""
-    from training.evaluation import COMPARED
-    from training.metrics import METRICS
+    """The figures side by side: one block a metric, one bar a model, on a line from 0 to 1; of a metric that is no
+    share, to the largest there is."""
+    from training.evaluation import load_kind
 
     blocks = []
-    for metric in COMPARED:
+    kind = load_kind(metrics["task"])
+    for metric in kind.compared:
         bars = [("this model", metrics["model"][metric])]
         if both and metric in both["figures"] and both["rows"] == metrics["rows"]:
             bars.append((f"the champion {both['champion']}", both["figures"][metric]["champion"]))
         bars.append((metrics["baseline"]["name"], metrics["baseline"][metric]))
         if metric in metrics["majority"]:
             bars.append((f"always “{metrics['majority']['label']}”", metrics["majority"][metric]))
+        end = 1.0 if kind.metrics[metric].share else 1.05 * max(found["high"] for _, found in bars)
         rows = [
             {
                 "name": name,
                 **found,
-                "left": round(100 * found["low"], 2),
-                "width": round(100 * (found["high"] - found["low"]), 2),
-                "at": round(100 * found["value"], 2),
+                "left": round(100 * found["low"] / end, 2),
+                "width": round(100 * (found["high"] - found["low"]) / end, 2),
+                "at": round(100 * found["value"] / end, 2),
             }
             for name, found in bars
         ]
-        blocks.append({"title": METRICS[metric].title, "rows": rows, "difference": metrics["difference"][metric]})
+        about = kind.metrics[metric]
+        blocks.append(
+            {
+                "title": about.title,
+                "end": end,
+                "rows": rows,
+                "minus": "This model minus the baseline" if about.higher_is_better else "The baseline minus this model",
+                "difference": metrics["difference"][metric],
+            }
+        )
     return blocks
 
 
-def confusion(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The confusion matrix as shares of each true class; of many classes, those with the most mistakes."""
+def confusion(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The confusion matrix as shares of each true class; of many classes, those with the most mistakes. None where
+    there are no classes."""
+    if "confusion" not in metrics["model"]:
+        return None
     labels, counts = metrics["labels"], metrics["model"]["confusion"]
     errors = [sum(row) - row[index] for index, row in enumerate(counts)]
     worst = sorted(range(len(labels)), key=lambda index: -errors[index])[:MAX_CONFUSION_LABELS]

@@ -11,21 +11,32 @@ SHOWN_CHARS = 300
 
 
 def side_by_side(evidence: Evidence, candidate: Subject, champion: Subject) -> dict[str, Any] | None:
-    """{"champion", "said", "rows", "both_right", "won", "lost", "both_wrong", "figures", "examples"}; None when they
-    cannot be compared, of which the gates say why.
+    """{"champion", "said", "rows", "figures"}, and of classifiers {"both_right", "won", "lost", "both_wrong",
+    "examples"}; None when they cannot be compared, of which the gates say why.
 
     figures: metric -> {"candidate", "champion": {value, low, high}} of the common rows. examples: {"won": [...],
     "lost": [...]}, rows that only the candidate, and only the champion, has right; the surest answers first.
     """
     from training.intervals import estimate
-    from training.metrics import METRICS
 
+    setting = "gates.champion.minimum_rows"
     try:
-        both = common_rows(
-            evidence, candidate, champion, ["prediction", "confidence"], 1, "gates.champion.minimum_rows"
-        )
+        kind = evidence.evaluation(candidate).kind
+        read = {column for metric in kind.compared for column in kind.metrics[metric].columns}
+        answers = ["prediction", "confidence"] if kind.needs_label else []
+        both = common_rows(evidence, candidate, champion, [*answers, *sorted(read)], 1, setting)
     except MissingEvidence:
         return None
+    figures = {
+        metric: {
+            who: estimate(metric, columns).to_json()
+            for who, columns in (("candidate", both.mine), ("champion", both.theirs))
+        }
+        for metric in kind.compared
+    }
+    found = {"champion": champion.ref, "said": both.said, "rows": len(both.row_ids), "figures": figures}
+    if not kind.needs_label:
+        return found
     labels, mine, theirs = both.mine["label"], both.mine["prediction"], both.theirs["prediction"]
     right = [(own == label, other == label) for own, other, label in zip(mine, theirs, labels, strict=True)]
     kinds = {
@@ -38,18 +49,8 @@ def side_by_side(evidence: Evidence, candidate: Subject, champion: Subject) -> d
         }.items()
     }
     return {
-        "champion": champion.ref,
-        "said": both.said,
-        "rows": len(labels),
+        **found,
         **{kind: len(rows) for kind, rows in kinds.items()},
-        "figures": {
-            metric: {
-                who: estimate(metric, {"label": labels, "prediction": answers}).to_json()
-                for who, answers in (("candidate", mine), ("champion", theirs))
-            }
-            for metric in ("accuracy", "macro_f1")
-            if metric in METRICS
-        },
         "examples": {
             kind: _examples(evidence, candidate, both, kinds[kind], "mine" if kind == "lost" else "theirs")
             for kind in ("lost", "won")

@@ -23,7 +23,7 @@ from infra.settings import Settings
 from infra.store import FolderStore
 from tests.flows.reviewers import Court
 from training.baseline import Baseline
-from training.evaluation import evaluate_classification
+from training.evaluations.classification import evaluate_classification
 
 LABELS = ["ant", "bee", "cat"]
 CONTRACT = """

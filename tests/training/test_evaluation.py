@@ -9,7 +9,8 @@ from pyarrow import parquet
 from sklearn.metrics import confusion_matrix, f1_score, log_loss
 
 from training.baseline import Baseline
-from training.evaluation import TEXT_CHARS, describe_predictions, evaluate_classification
+from training.evaluation import TEXT_CHARS
+from training.evaluations.classification import describe_predictions, evaluate_classification
 
 
 @pytest.mark.parametrize("absent", [False, True])

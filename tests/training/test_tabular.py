@@ -11,7 +11,7 @@ import pytest
 from infra.errors import WrongInput
 from tests.training.examples import EXAMPLES, ExampleContract, open_recipe
 from training import tables
-from training.evaluation import evaluate_classification
+from training.evaluations.classification import evaluate_classification
 from training.recipe import load_recipe
 from training.table_baseline import fit_table_baseline
 from training.trees import Trees
