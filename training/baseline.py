@@ -6,7 +6,7 @@ Sublinear term frequency is 1 + log(count): Manning, Raghavan & Schuetze, "Intro
 2008, §6.4.1.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +46,6 @@ def fit_baseline(
     goes. A training split with one single class is answered with that class.
     """
     import numpy as np
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
 
     def say(done: int, note: str) -> None:
         if progress:
@@ -59,23 +57,20 @@ def fit_baseline(
     majority = str(classes[counts.argmax()])
     if len(classes) == 1:
         return Baseline([majority] * test.num_rows, majority, {"C": None}, [])
-    # No min_df: rare words and pairs of a small corpus carry it (validation accuracy 0.823, 0.811 at min_df=2:
-    # 15,000 docstrings of 8 libraries).
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, dtype=np.float32)
+    vectorizer = tfidf()
     try:
-        features = vectorizer.fit_transform(_texts(train, inputs))
+        features = vectorizer.fit_transform(joined(train.select(inputs).to_pylist(), inputs))
     except ValueError:  # no text has a word in it
         return Baseline([majority] * test.num_rows, majority, {"C": None}, [])
-    held_out = vectorizer.transform(_texts(validation, inputs)) if validation.num_rows else None
+    rows = validation.select(inputs).to_pylist()
+    held_out = vectorizer.transform(joined(rows, inputs)) if rows else None
     expected = np.array(validation[label].to_pylist(), dtype=object).astype(str)
 
-    def fitted(c: float) -> Any:
-        # saga at this tolerance is within 0.001 of lbfgs at 1e-4 and forty times as fast (15,000 texts, 8 classes).
-        return LogisticRegression(C=c, solver="saga", tol=1e-3, max_iter=200, random_state=0).fit(features, answers)
-
-    best, c, tried = choose_strength(fitted, C, held_out, expected, say)
+    best, c, tried = choose_strength(
+        lambda c: logistic_regression(c).fit(features, answers), C, held_out, expected, say
+    )
     say(len(C) + 1, "answering the test split")
-    predictions = best.predict(vectorizer.transform(_texts(test, inputs))).tolist()
+    predictions = best.predict(vectorizer.transform(joined(test.select(inputs).to_pylist(), inputs))).tolist()
     settings = {"C": c, "ngrams": [1, 2], "sublinear_tf": True, "features": len(vectorizer.vocabulary_)}
     return Baseline(predictions, majority, settings, tried)
 
@@ -86,10 +81,12 @@ def choose_strength(
     held_out: Any,
     expected: Any,
     say: Callable[[int, str], None],
+    name: str = "C",
 ) -> tuple[Any, float, list[dict[str, float]]]:
-    """(model, C, what was tried) of the C whose model is right on most validation rows; of equals the smallest C.
+    """(model, C, what was tried) of the C whose model is right on most validation rows; of equals the first.
 
     fitted: makes a model of a C. held_out: the validation split's features, None where it is empty: the first C then.
+    name: what the number is called.
     """
     import warnings
 
@@ -98,17 +95,34 @@ def choose_strength(
     tried: list[dict[str, float]] = []
     best: Any = None
     for position, c in enumerate(strengths):
-        say(position + 1, f"logistic regression, C={c:g}")
+        say(position + 1, f"{name}={c:g}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # a handful of rows needs more; its answers do not move
             model = fitted(c)
         accuracy = float(model.score(held_out, expected)) if held_out is not None else 0.0
-        tried.append({"C": c, "validation_accuracy": accuracy})
+        tried.append({name: c, "validation_accuracy": accuracy})
         if best is None or accuracy > best[0]:
             best = (accuracy, c, model)
     return best[2], best[1], tried
 
 
-def _texts(table: "pyarrow.Table", inputs: Sequence[str]) -> list[str]:
-    columns = [table[name].to_pylist() for name in inputs]
-    return [SEPARATOR.join("" if value is None else str(value) for value in row) for row in zip(*columns, strict=True)]
+def tfidf(longest: int = 2, **known: Any) -> Any:
+    """The vectoriser of words and of neighbours up to so many; `known`: a vocabulary, where there is one."""
+    import numpy as np
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    # No min_df: rare words and pairs of a small corpus carry it (validation accuracy 0.823, 0.811 at min_df=2:
+    # 15,000 docstrings of 8 libraries).
+    return TfidfVectorizer(ngram_range=(1, longest), sublinear_tf=True, dtype=np.float32, **known)
+
+
+def logistic_regression(c: float) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    # saga at this tolerance is within 0.001 of lbfgs at 1e-4 and forty times as fast (15,000 texts, 8 classes).
+    return LogisticRegression(C=c, solver="saga", tol=1e-3, max_iter=200, random_state=0)
+
+
+def joined(rows: Iterable[Mapping[str, Any]], inputs: Sequence[str]) -> list[str]:
+    """One text a row; a null counts as an empty one."""
+    return [SEPARATOR.join("" if row[name] is None else str(row[name]) for name in inputs) for row in rows]
