@@ -1,8 +1,10 @@
 """Small data of each kind a recipe reads, with something in it to learn: for proofs and tests."""
 
 import hashlib
+import tempfile
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +54,60 @@ def tables(num_rows: int, seed: int) -> pa.Table:
     return pa.table({"row_id": ids, **columns, "label": [f"label {min(int(value), 2)}" for value in score]})
 
 
-EXAMPLES = {"text": texts, "table": tables}
+def pairs(num_rows: int, seed: int) -> pa.Table:
+    """Two texts of 20 words and how many fifths of them are the same."""
+    rng = np.random.default_rng(seed)
+    first, second, scores = [], [], []
+    for _ in range(num_rows):
+        words, same = rng.permutation(60), int(rng.integers(0, 6))
+        first.append(" ".join(f"w{number}" for number in words[:20]))
+        second.append(" ".join(f"w{number}" for number in rng.permutation(words[20 - 4 * same : 40 - 4 * same])))
+        scores.append(float(same))
+    ids = [hashlib.sha256(f"{seed} {row}".encode()).hexdigest() for row in range(num_rows)]
+    return pa.table({"row_id": ids, "first": first, "second": second, "score": scores})
+
+
+EXAMPLES = {"text": texts, "table": tables, "pairs": pairs}
 CONTRACTS = {
     "text": ExampleContract(),
+    "pairs": ExampleContract(inputs=("first", "second"), label="score"),
     "table": ExampleContract(inputs=("count", "size", "colour", "day", "open")),
 }
+
+
+def example_sources(name: str) -> dict[str, Path]:
+    """Role -> folder with a model, of the roles that the recipe's examples need."""
+    return {role: Path(_example_model(other).name) for role, other in settings_class(name).example_sources.items()}
+
+
+@cache
+def _example_model(name: str) -> "tempfile.TemporaryDirectory[str]":
+    """The tiny model of a recipe that gradients train, the same bytes in each process; it goes with the process."""
+    import torch
+
+    from training import loop
+    from training.sections import Training
+
+    class Unheard(loop.Observer):
+        pass
+
+    folder = tempfile.TemporaryDirectory(prefix="slipway-")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="slipway-") as prepared:
+        recipe = open_recipe(name, Path(prepared), dropout=0.0)
+        config = Training(steps=60, batch_size=32, learning_rate=5e-3, validate_every=1e9)
+        task, _ = loop.train(recipe, config, loop.World(), Unheard())
+        recipe.save(task, Path(folder.name))
+    torch.set_num_threads(threads)
+    return folder
 
 
 def open_recipe(name: str, folder: Path, num_train: int = 200, **settings: Any) -> Any:
     """The recipe of that name in its tiny preset, opened on prepared example data."""
     kind = settings_class(name)
     checked = kind(**{**kind.presets["tiny"], **settings})
-    recipe = load_recipe(name).Recipe(checked, {})
+    recipe = load_recipe(name).Recipe(checked, example_sources(name))
     make = EXAMPLES[kind.reads]
     folder.mkdir(parents=True, exist_ok=True)
     if not any(folder.iterdir()):

@@ -67,7 +67,8 @@ def fit(config: dict[str, Any]) -> None:
             raise
         energy.__exit__()  # what it counted last belongs to the run's figure
         counted = patiently(lambda: spent(log.store, log.run), attempt.say)
-        attempt.end("finished", model=model.digest, steps=max(attempt.step, 1), test={}, **counted)
+        steps, figures = max(attempt.step, 1), dict(files.figures)
+        attempt.end("finished", model=model.digest, steps=steps, test={}, figures=figures, **counted)
 
 
 class Attempt:

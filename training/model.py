@@ -6,7 +6,7 @@ one go). No torch here, so that a model without torch is served without it.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ class ModelFiles:
     """Column and MLflow type of each answer."""
     libraries: tuple[str, ...] = ("torch", "transformers", "tokenizers", "safetensors")
     """What answering needs beside `infra.tracking.REQUIREMENTS`."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """What is known of the model once it is saved, its unit in the name: bytes, shares, texts a second. Told with the
+    end of its run and beside the run's metrics."""
 
 
 class Predictor(ABC):

@@ -117,6 +117,9 @@ class Projection:
                         self.waiting.append((step, values, when))
                 elif step in self.values and _untimed(values) != _untimed(self.values[step]):
                     self.differed.add(step)
+            ours = entry["attempt"] == self.state.attempt and entry["sequence"] > self.position
+            if entry["kind"] == "finished" and ours and entry.get("figures"):
+                self.waiting.append((entry["steps"], entry["figures"], entry["time"]))
             if entry["kind"] == "checkpoint":  # no attempt goes back behind the oldest
                 oldest = self.state.checkpoints[0]["step"]
                 self.values = {step: values for step, values in self.values.items() if step > oldest}

@@ -32,6 +32,8 @@ class RecipeSettings(BaseModel):
     """Role -> the files of its source that preparing reads: a change of the others prepares nothing again."""
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
     """Name -> settings; `tiny` trains in seconds on a CPU and is what the shared tests build."""
+    example_sources: ClassVar[dict[str, str]] = {}
+    """Role -> the recipe whose model the shared tests give it: that recipe's `tiny`, trained on its examples."""
     trains: ClassVar[bool] = True
     """Whether gradients train it, in the loop; when not, it is fitted in one go (`training.fit`)."""
     reads: ClassVar[str] = "text"

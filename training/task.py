@@ -88,7 +88,8 @@ class Task(torch.nn.Module, ABC):
 
     @abstractmethod
     def initial_losses(self) -> dict[str, float]:
-        """The mean of each loss that an untrained model should show: a task that starts elsewhere is built wrong."""
+        """The mean that an untrained model should show of each loss of which that is known (not of those that depend
+        on what another model says): a task that starts elsewhere is built wrong."""
 
     def measure(self, batch: Batch) -> dict[str, tuple[float, float]]:
         """Validation: name -> (sum, count), summed over batches and workers. Default: the losses."""

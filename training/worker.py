@@ -117,6 +117,7 @@ def _train(config: dict[str, Any], experiment: Experiment, world: Any, log: RunL
             )
         steps = recorder.saved_step  # fewer than planned where it stopped early
         facts = {"test": final, "parameters": sum(value.numel() for value in task.parameters()), "steps": steps}
+        facts["figures"] = dict(files.figures)
         if energy:
             energy.__exit__()  # what it counted last belongs to the run's figure
         recorder.end("finished", model=model.digest, **facts, **patiently(lambda: spent(store, log.run), recorder.say))

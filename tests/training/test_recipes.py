@@ -42,7 +42,8 @@ def test_starts_near_its_analytic_loss(name: str, tmp_path: Path) -> None:
     counts = task.counts(batch)
     with torch.no_grad():
         losses = {key: float(value) / counts[key] for key, value in task(batch).items()}
-    assert losses == pytest.approx(task.initial_losses(), rel=0.1)
+    known = task.initial_losses()  # but for those that depend on what another model says
+    assert known and {key: losses[key] for key in known} == pytest.approx(known, rel=0.1)
 
 
 def test_gradients_are_finite_and_reach_every_parameter(name: str, tmp_path: Path) -> None:
@@ -51,6 +52,8 @@ def test_gradients_are_finite_and_reach_every_parameter(name: str, tmp_path: Pat
     task = recipe.build()
     sum(task(batch_of(recipe, 32)).values()).backward()
     for key, parameter in task.named_parameters():
+        if not parameter.requires_grad:
+            continue
         assert parameter.grad is not None, f"{key} gets no gradient"
         assert torch.isfinite(parameter.grad).all(), f"{key}'s gradient is not finite"
 
@@ -88,7 +91,8 @@ def test_saved_model_answers_as_the_trained_one_and_loads_bit_equal(name: str, t
     for column, _ in files.outputs:
         assert column in first(rows)[0]
     saved = first.model.state_dict()
-    own = {key.removeprefix("model."): value for key, value in task.state_dict().items()}
+    merged = getattr(recipe, "merged", torch.nn.Module.state_dict)  # as saved, where that is not as trained
+    own = {key.removeprefix("model."): value for key, value in merged(task).items()}
     shared = saved.keys() & own.keys()
     assert len(shared) > len(own) * 0.8
     assert all(torch.equal(saved[key], own[key]) for key in shared)
@@ -111,7 +115,8 @@ def test_a_batch_is_a_function_of_seed_epoch_and_index(name: str, tmp_path: Path
 
 
 def test_settings_say_whether_the_losses_sum_over_samples(name: str, tmp_path: Path) -> None:
-    assert settings_class(name).additive == open_recipe(name, tmp_path).build().additive
+    recipe = open_recipe(name, tmp_path)
+    assert recipe.settings.additive == recipe.build().additive
 
 
 def test_samples_name_the_rows_they_are_made_of(name: str, tmp_path: Path) -> None:
