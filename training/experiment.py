@@ -113,7 +113,7 @@ def validate_experiment(body: dict[str, Any], where: str) -> Experiment:
         if meaning.startswith("required") and role not in experiment.sources:
             raise WrongInput(f"{where}: from.{role} is missing; recipe '{experiment.recipe}' needs it ({meaning})")
     if settings.trains:
-        refuse_settings(experiment.training, experiment.scaling, settings.additive, where)
+        refuse_settings(experiment.training, experiment.scaling, checked.additive, where)
     else:
         refuse_scaling_of_fit(experiment.scaling, experiment.recipe, where)
     return experiment.model_copy(update={"settings": checked.model_dump(mode="json")})

@@ -40,10 +40,13 @@ class RecipeSettings(BaseModel):
     """The kind of data, "text" or "table": the shared tests bring examples of it, the evaluation a baseline for it."""
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "tokenizers", "numpy")
     """Those that what is learned depends on: another version of one trains again."""
-    additive: ClassVar[bool] = True
-    """Whether the losses sum over samples, as `Task.additive` says: else a batch is never split."""
     evaluates: ClassVar[str] = ""
     """The kind of evaluation its models get ("classification"); empty: only the loop's own validation metrics."""
+
+    @property
+    def additive(self) -> bool:
+        """Whether the losses sum over samples, as `Task.additive` says: else a batch is never split."""
+        return True
 
     @classmethod
     def prepare_fields(cls) -> set[str]:

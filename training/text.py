@@ -142,9 +142,23 @@ def write_tokens(path: Path, tokens: Tokens, columns: Mapping[str, Any]) -> None
     arrays = {"input_ids": pa.LargeListArray.from_arrays(offsets, pa.array(tokens.ids))}
     if tokens.types is not None:
         arrays["type_ids"] = pa.LargeListArray.from_arrays(offsets, pa.array(tokens.types))
-    table = pa.table({**columns, **arrays}).combine_chunks()
+    write_arrow(path, {**columns, **arrays})
+
+
+def write_arrow(path: Path, columns: Mapping[str, Any]) -> None:
+    """One uncompressed Arrow file of these columns. Same input, same bytes."""
+    import pyarrow as pa
+
+    table = pa.table(dict(columns)).combine_chunks()
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
+
+
+def read_arrow(path: Path) -> Any:
+    """A pyarrow.Table, memory-mapped."""
+    import pyarrow as pa
+
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
 
 
 @dataclass(frozen=True)
@@ -157,9 +171,7 @@ class TokenFile:
 
     @classmethod
     def open(cls, path: Path) -> "TokenFile":
-        import pyarrow as pa
-
-        table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        table = read_arrow(path)
         if table.num_rows == 0:
             return cls(Tokens(np.empty(0, np.int32), np.zeros(1, np.int64)), table)
         lists = table["input_ids"].combine_chunks()
