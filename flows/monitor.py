@@ -221,7 +221,10 @@ def _known(evidence: Evidence, subject: Subject, policy: MonitorPolicy) -> Known
         wanted = list(dict.fromkeys([*inputs, str(contract.label), *([policy.time] if policy.time else [])]))
         return pa.concat_tables([registry.read_split(evidence.store, data, split, wanted) for split in SPLITS])
 
-    tested = evidence.evaluation(subject).predictions(["row_id", "label", "prediction", "confidence"])
+    evaluation = evidence.evaluation(subject)
+    if not evaluation.kind.needs_label:
+        raise WrongInput(f"model {subject.ref}: is evaluated by {evaluation.metrics['task']}; monitor compares labels")
+    tested = evaluation.predictions(["row_id", "label", "prediction", "confidence"])
     known = Known.of(contract, evidence.profile(subject)[0], tested, rows)
     if not policy.time:
         return known

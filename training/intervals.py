@@ -321,6 +321,8 @@ def acceleration(statistic: "Statistic", counts: "np.ndarray") -> float:
     """Efron & Tibshirani 1993, (14.15), by the jackknife: rows of one cell leave the same behind."""
     import numpy as np
 
+    if counts.sum() < 2:
+        return 0.0  # without the only row nothing is left
     without = np.concatenate(
         [
             statistic(counts[None] - np.eye(len(counts), dtype=counts.dtype)[start : start + 256])

@@ -31,11 +31,13 @@ class Contamination(Gate):
         from data_contracts.splits import keys
 
         contract = evidence.contract(candidate)
-        files = {split: evidence.data_file(candidate, f"data/{split}") for split in ("test", "train")}
+        judged = "test" if evidence.version(candidate)[0].counts["test"] else "validation"
+        files = {"test": evidence.data_file(candidate, f"data/{judged}")}
+        files["train"] = evidence.data_file(candidate, "data/train")
         names = ["row_id", *contract.inputs]
         test, train = (parquet.read_table(path, columns=names, memory_map=True) for path, _ in files.values())
         if not test.num_rows:
-            raise MissingEvidence(f"the data of {candidate.ref} have no test row")
+            raise MissingEvidence(f"the data of {candidate.ref} have no row that is judged")
         first: dict[str, int] = {}
         for row, key in enumerate(keys(train, contract.inputs)):
             first.setdefault(key, row)
@@ -50,8 +52,8 @@ class Contamination(Gate):
         passed = share <= self.maximum_share
         nearly = f"{len(pairs) - len(exact):,} near-duplicates (Jaccard {self.similarity:g} or more)"
         counted = (
-            f"{len(pairs):,} of {test.num_rows:,} test rows ({share:.1%}) stand in the training split: {len(exact):,} "
-            f"exact copies, {nearly if texts else 'and near-duplicates are asked of texts, which no input holds'}"
+            f"{len(pairs):,} of {test.num_rows:,} {judged} rows ({share:.1%}) stand in the training split: "
+            f"{len(exact):,} exact copies, {nearly if texts else 'and near-duplicates are asked of texts, which no input holds'}"
         )
         if passed:
             sentence = f"{counted}; up to {self.maximum_share:.1%} are allowed."

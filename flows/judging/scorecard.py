@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.judging import scorecard_plots as plots
-from flows.judging.evidence import Evidence, MissingEvidence, Subject
+from flows.judging.evidence import Evaluation, Evidence, MissingEvidence, Subject
 from flows.judging.gate import Gate, Verdict, passed
 from flows.judging.page import pages
 from flows.judging.side_by_side import side_by_side
@@ -25,6 +25,7 @@ from training.metrics import METRICS
 FORMAT = 1
 MAX_CURVE_POINTS = 400
 MAX_MISTAKES = 12
+MAX_SAMPLES = 6
 ENERGY = (("energy_kwh", "energy", "kWh"), ("co2_kg", "emissions", "kg of CO2e"))
 MAX_MISTAKES_OF_A_KIND = 2
 
@@ -78,10 +79,11 @@ def build_scorecard(
     try:
         evaluation = evidence.evaluation(candidate)
         metrics: dict[str, Any] | None = evaluation.metrics
-        classes = "confidence" in evaluation.columns and "label" in evaluation.columns
+        classes = {"label", "prediction", "confidence"} <= set(evaluation.columns)
         mistakes = _mistakes(evaluation.predictions(), evidence, candidate) if classes else []
+        samples = {"samples": _samples(evaluation, evidence, candidate)} if "prompt" in evaluation.columns else {}
     except MissingEvidence:
-        metrics, mistakes = None, []
+        metrics, mistakes, samples = None, [], {}
     card = {
         "format": FORMAT,
         "passed": passed(verdicts),
@@ -100,6 +102,7 @@ def build_scorecard(
         "curves": {name: _thinned(points) for name, points in curves.items()},
         "champion_curves": {name: _thinned(points) for name, points in (champion_curves or {}).items()},
         "mistakes": mistakes,
+        **samples,
         "lineage": asdict(lineage),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -259,6 +262,17 @@ def _mistakes(predictions: Any, evidence: Evidence, candidate: Subject) -> list[
             for place in ("label", "prediction", "baseline_prediction"):
                 row[place] = evidence.shown_label(candidate, row[place])
     return chosen
+
+
+def _samples(evaluation: Evaluation, evidence: Evidence, candidate: Subject) -> list[dict[str, Any]]:
+    """Prompts and how the model went on; none where the texts are personal."""
+    from data_contracts.row_sample import personal_columns
+
+    contract = evidence.contract(candidate)
+    if personal_columns(contract) & set(contract.inputs):
+        return []
+    rows = evaluation.predictions(["prompt", "prediction"]).to_pylist()
+    return [row for row in rows if row["prompt"] is not None][:MAX_SAMPLES]
 
 
 def _thinned(points: Sequence[Sequence[float]]) -> list[list[float]]:

@@ -51,7 +51,8 @@ def compared(metrics: Mapping[str, Any], both: Mapping[str, Any] | None) -> list
             bars.append((f"the champion {both['champion']}", both["figures"][metric]["champion"]))
         bars.append((metrics["baseline"]["name"], metrics["baseline"][metric]))
         if metric in metrics["majority"]:
-            bars.append((f"always “{metrics['majority']['label']}”", metrics["majority"][metric]))
+            label = metrics["majority"]["label"]
+            bars.append((f"always “{label}”" if kind.needs_label else label, metrics["majority"][metric]))
         end = 1.0 if kind.metrics[metric].share else 1.05 * max(found["high"] for _, found in bars)
         rows = [
             {
