@@ -7,6 +7,7 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +45,16 @@ def work_in(config: dict[str, Any], world: Any, node: int | None = None) -> None
     try:
         _train(config, experiment, world, log, node)
     except Overtaken:
-        return  # the driver reads in the log who has the run now, and says so
+        pass  # the driver reads in the log who has the run now, and says so
     except Exception as error:
         # Where it is the user's to mend, trying again would end the same way: the worker ends well and the log tells.
-        # Nobody waits for this worker any more, so its connections have to go.
         said = _said_of(error, experiment, world.size)
         if said is None and not _a_peer_failed(log, config):
             raise
         if said is not None and not _record_failure(log, config["driver"], said):
             raise  # this node does not reach the store: Ray tells the driver
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        if world.size > 1 and not _all_have_ended(world):
+            raise  # the others wait for this worker as long as its process is there: Ray has to end them
         return
     if world.size > 1 and dist.is_initialized():
         dist.barrier()  # a worker that leaves while another still sends makes that one abort
@@ -76,13 +76,15 @@ def _train(config: dict[str, Any], experiment: Experiment, world: Any, log: RunL
 
     writer: AttemptLog | None = None
     begun: list[Any] = [None]
-    if world.rank == 0:
-        writer, entry = _begin_attempt(log, config, world.size)
+    if world.rank == 0 and (mine := _begin_attempt(log, config, world.size)):
+        writer, entry = mine
         begun = [(writer.attempt, entry)]
     if world.size > 1:
         import torch.distributed as dist
 
         dist.broadcast_object_list(begun, src=0)
+    if begun[0] is None:
+        return
     attempt, entry = begun[0]
     first = entry["step"] if entry else 0
 
@@ -123,23 +125,30 @@ def _train(config: dict[str, Any], experiment: Experiment, world: Any, log: RunL
         recorder.end("finished", model=model.digest, **facts, **patiently(lambda: spent(store, log.run), recorder.say))
 
 
-def _begin_attempt(log: RunLog, config: dict[str, Any], workers: int) -> tuple[AttemptLog, dict[str, Any] | None]:
-    """This attempt's writer, and the entry of the checkpoint it goes on from. Raises Overtaken."""
+def _begin_attempt(
+    log: RunLog, config: dict[str, Any], workers: int
+) -> tuple[AttemptLog, dict[str, Any] | None] | None:
+    """This attempt's writer, and the entry of the checkpoint it goes on from. None where it may not begin: the run has
+    been taken over, or has failed for good and Ray tries again only because it had to end the other workers."""
     from training.checkpoint import newest_whole
 
     state = read_tail(log)
+    if state.status == "failed" and state.attempt_entry.get("driver") == config["driver"]:
+        return None
     entry, skipped = newest_whole(log.store, state.checkpoints)
-    writer = begin_attempt(
-        log,
-        state,
-        config["over"],
-        config["driver"],
-        workers=workers,
-        from_step=entry["step"] if entry else 0,
-        checkpoint=entry and {key: entry[key] for key in ("step", "place", "digest")},
-        skipped=skipped,
-    )
-    return writer, entry
+    with suppress(Overtaken):
+        writer = begin_attempt(
+            log,
+            state,
+            config["over"],
+            config["driver"],
+            workers=workers,
+            from_step=entry["step"] if entry else 0,
+            checkpoint=entry and {key: entry[key] for key in ("step", "place", "digest")},
+            skipped=skipped,
+        )
+        return writer, entry
+    return None
 
 
 def less_memory(experiment: Experiment, workers: int) -> str:
@@ -165,6 +174,18 @@ def _said_of(error: Exception, experiment: Experiment, workers: int) -> SlipwayE
         return SlipwayError(str(error))
     full = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
     return WrongInput(f"a worker ran out of memory; {less_memory(experiment, workers)}") if full else None
+
+
+def _all_have_ended(world: Any) -> bool:
+    """Whether all workers fail, and not this one alone."""
+    import torch.distributed as dist
+
+    store = dist.distributed_c10d._get_default_store()
+    store.set(f"slipway/failed/{world.rank}", "")
+    with suppress(dist.DistError):
+        store.wait([f"slipway/failed/{rank}" for rank in range(world.size)], timedelta(seconds=PEER_FAILURE_S))
+        return True
+    return False
 
 
 def _record_failure(log: RunLog, driver: str, said: SlipwayError) -> bool:

@@ -80,6 +80,26 @@ def kill(process: Any) -> None:
     process.join()
 
 
+def work_as_one_of_several(world: Any, config: dict[str, Any]) -> None:
+    from training.worker import work_in
+
+    work_in({**config, "driver": "driver 1"}, world)
+
+
+def work_until_one_is_out_of_memory(world: Any, config: dict[str, Any]) -> None:
+    from training.feed import Feed
+
+    whole = Feed.batch
+
+    def batch(self: Feed, split: str, index: Any, keys: Any) -> Any:
+        if world.rank == 1:
+            raise MemoryError
+        return whole(self, split, index, keys)
+
+    Feed.batch = batch  # type: ignore[method-assign]
+    work_as_one_of_several(world, config)
+
+
 def _work(config: dict[str, Any]) -> None:
     import torch
 

@@ -3,7 +3,7 @@
 import sys
 import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -47,23 +47,26 @@ class GlooGroup:
             self.start()
         for _, pipe in self.workers:
             pipe.send((function, sharding, arguments))
-        answers: list[Any] = []
+        answers: dict[int, Any] = {}
         errors: list[str] = []
-        for rank, (_, pipe) in enumerate(self.workers):
-            if not pipe.poll(5 if errors else PATIENCE_S):
-                errors.append(f"rank {rank} does not answer")
-                continue
-            try:
-                whole, answer = pipe.recv()
-            except EOFError:
-                whole, answer = False, "died"
-            answers.append(answer)
-            if not whole:
-                errors.append(f"rank {rank}: {answer}")
+        waiting = {pipe: rank for rank, (_, pipe) in enumerate(self.workers)}
+        while waiting:
+            ready = wait(list(waiting), 5 if errors else PATIENCE_S)
+            if not ready:
+                errors += [f"rank {rank} does not answer" for rank in waiting.values()]
+                break
+            for pipe in ready:
+                rank = waiting.pop(pipe)
+                try:
+                    whole, answers[rank] = pipe.recv()
+                except EOFError:
+                    whole, answers[rank] = False, "died"
+                if not whole:
+                    errors.append(f"rank {rank}: {answers[rank]}")
         if errors:
             self.close()
             raise AssertionError("\n".join(errors))
-        return answers
+        return [answers[rank] for rank in range(self.size)]
 
     def close(self) -> None:
         for _, pipe in self.workers:
@@ -90,5 +93,6 @@ def _serve(pipe: Connection, rank: int, size: int, meeting: str) -> None:
             pipe.send((True, function(World(rank, size, sharding=sharding), *arguments)))
         except Exception:
             pipe.send((False, traceback.format_exc()))
-    dist.barrier()  # a worker that leaves while another still sends makes that one abort
-    dist.destroy_process_group()
+    if dist.is_initialized():
+        dist.barrier()  # a worker that leaves while another still sends makes that one abort
+        dist.destroy_process_group()

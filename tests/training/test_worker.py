@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,17 @@ from typing import Any
 import pytest
 
 from infra.store import FolderStore, Store
-from tests.training.attempts import RUN, attempt, kill, make_run, state_of, wait_for
+from tests.training.attempts import (
+    RUN,
+    attempt,
+    kill,
+    make_run,
+    state_of,
+    wait_for,
+    work_as_one_of_several,
+    work_until_one_is_out_of_memory,
+)
+from tests.training.gloo_group import GlooGroup
 from training.feed import read_ledger
 from training.run_log import RunLog, read_state
 
@@ -56,6 +67,35 @@ def test_an_attempt_that_was_stopped_and_overtaken_ends_itself_and_nothing_of_it
     state = read_state(RunLog(store, RUN))
     assert (state.status, state.attempt) == ("finished", 2)
     assert steps_of(store) == list(range(1, 501))
+
+
+def test_all_workers_of_an_overtaken_attempt_end(store: Store, tmp_path: Path) -> None:
+    """Also those that have not noticed, and whose neighbour's process stays, as Ray's do."""
+    config = make_run(store, tmp_path, steps=400, checkpoint_every_steps=5)
+    pair = GlooGroup(2, tmp_path)
+    with ThreadPoolExecutor(1) as thread:
+        overtaken = thread.submit(pair.run, work_as_one_of_several, config)
+        wait_for(lambda: state_of(config).checkpoints)
+        second = attempt(config)
+        second.join()
+        assert overtaken.result() == [None, None]
+    pair.close()
+    assert second.exitcode == 0
+    assert (state_of(config).status, state_of(config).attempt) == ("finished", 2)
+
+
+def test_where_one_worker_fails_for_good_the_others_are_ended_and_nothing_is_tried_again(
+    store: Store, tmp_path: Path
+) -> None:
+    """gloo does not notice a worker that has returned: Ray ends all when one raises, and starts them once more."""
+    config = make_run(store, tmp_path, steps=40)
+    pair = GlooGroup(2, tmp_path)
+    with pytest.raises(AssertionError, match="MemoryError"):
+        pair.run(work_until_one_is_out_of_memory, config)
+    assert (state_of(config).status, state_of(config).ending["exit_code"]) == ("failed", 2)
+    assert pair.run(work_as_one_of_several, config) == [None, None]
+    pair.close()
+    assert (state_of(config).status, state_of(config).attempt) == ("failed", 1)
 
 
 def test_training_goes_on_while_the_store_is_away_and_nothing_is_lost(store: Store, tmp_path: Path) -> None:
