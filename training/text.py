@@ -215,7 +215,8 @@ def encode_packed(encoder: "torch.nn.Module", batch: Mapping[str, Any]) -> "torc
     order = boundaries.sorting
     if order is not None:
         boundaries, inputs = boundaries.sorted(), {name: ids[:, order] for name, ids in inputs.items()}
-    states = encoder(**inputs, position_ids=boundaries.position_ids, boundaries=boundaries).last_hidden_state[0]
+    position_ids = boundaries.position_ids + getattr(encoder, "first_position", 0)
+    states = encoder(**inputs, position_ids=position_ids, boundaries=boundaries).last_hidden_state[0]
     return states if order is None else torch.empty_like(states).index_copy(0, order, states)
 
 
@@ -242,11 +243,13 @@ def by_length(lengths: np.ndarray, budget: int) -> list[np.ndarray]:
 
 
 def text_rows(table: Any, inputs: Sequence[str]) -> list[Any]:
-    """The input columns of a table as texts (one column) or pairs (two). Raises WrongInput for more."""
+    """The input columns of a table as texts (one column) or pairs (two), a null as an empty text. Raises WrongInput for
+    more."""
+    columns = [["" if value is None else value for value in table[name].to_pylist()] for name in inputs[:2]]
     if len(inputs) == 1:
-        return table[inputs[0]].to_pylist()
+        return columns[0]
     if len(inputs) == 2:
-        return list(zip(*(table[name].to_pylist() for name in inputs), strict=True))
+        return list(zip(*columns, strict=True))
     raise WrongInput(f"contract: slipway.inputs names {len(inputs)} columns; a text recipe reads one text or a pair")
 
 
