@@ -33,7 +33,9 @@ from infra.errors import WrongInput, choices
 from infra.progress import Progress
 from infra.settings import Settings
 from infra.store import Store
+from training.evaluation import load_kind
 from training.performance import ASSUMPTIONS
+from training.recipe import settings_class
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,6 +91,9 @@ def read_report(store: Store, report: str) -> dict[str, Any]:
 
 def monitor_step(settings: Settings, asked: Asked) -> Step:
     store, version = settings.object_store, asked.version
+    kind = settings_class(version.experiment["recipe"]).evaluates
+    if kind and not load_kind(kind).needs_label:
+        raise WrongInput(f"model {version.ref}: is evaluated by {kind}; monitor compares labels, and there are none")
     since = asked.since or Window.parse(asked.policy.window).back(datetime.now(UTC), WINDOWS)
     keys = log_keys(store, version.name, since)
     if not keys:
@@ -221,10 +226,7 @@ def _known(evidence: Evidence, subject: Subject, policy: MonitorPolicy) -> Known
         wanted = list(dict.fromkeys([*inputs, str(contract.label), *([policy.time] if policy.time else [])]))
         return pa.concat_tables([registry.read_split(evidence.store, data, split, wanted) for split in SPLITS])
 
-    evaluation = evidence.evaluation(subject)
-    if not evaluation.kind.needs_label:
-        raise WrongInput(f"model {subject.ref}: is evaluated by {evaluation.metrics['task']}; monitor compares labels")
-    tested = evaluation.predictions(["row_id", "label", "prediction", "confidence"])
+    tested = evidence.evaluation(subject).predictions(["row_id", "label", "prediction", "confidence"])
     known = Known.of(contract, evidence.profile(subject)[0], tested, rows)
     if not policy.time:
         return known

@@ -53,7 +53,8 @@ class Contamination(Gate):
         nearly = f"{len(pairs) - len(exact):,} near-duplicates (Jaccard {self.similarity:g} or more)"
         counted = (
             f"{len(pairs):,} of {test.num_rows:,} {judged} rows ({share:.1%}) stand in the training split: "
-            f"{len(exact):,} exact copies, {nearly if texts else 'and near-duplicates are asked of texts, which no input holds'}"
+            f"{len(exact):,} exact copies, "
+            f"{nearly if texts else 'and near-duplicates are asked of texts, which no input holds'}"
         )
         if passed:
             sentence = f"{counted}; up to {self.maximum_share:.1%} are allowed."

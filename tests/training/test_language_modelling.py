@@ -170,7 +170,7 @@ def test_a_tokenizer_that_loses_text_is_refused(tmp_path):
     train_wordpiece(texts(1)["text"].to_pylist(), 200).save(str(tmp_path / "tokenizer.json"))
     kind = settings_class("gpt")
     recipe = Recipe(kind(**kind.presets["tiny"]), {"tokenizer": tmp_path})
-    with pytest.raises(WrongInput, match="does not give texts back: '.*' became"):
+    with pytest.raises(WrongInput, match=r"does not give texts back: '.*' became"):
         recipe.prepare(dict.fromkeys(("train", "validation", "test"), texts(1)), OneText(), tmp_path, lambda note: None)
 
 
