@@ -102,3 +102,34 @@ def test_rows_without_a_label_are_an_error(table, tmp_path, label):
     with pytest.raises(ValueError, match="test split of d@1"):
         evaluate_classification(broken, ["a"], tmp_path, baseline=Baseline([], "a", {}, []), model="m", dataset="d@1")
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_of_two_labels_there_is_the_f1_of_the_second_and_its_interval(tmp_path):
+    rng = np.random.default_rng(0)
+    truth, said = (rng.choice(["no", "yes"], 400, p=[0.7, 0.3]).tolist() for _ in range(2))
+    rows = {"row_id": [f"{i:064x}" for i in range(400)], "label": truth, "prediction": said}
+    table = pa.table({**rows, "confidence": [0.5] * 400, "text": ["x"] * 400})
+    linear = Baseline(["no"] * 400, "no", {}, [])
+    found = evaluate_classification(table, ["no", "yes"], tmp_path, baseline=linear, model="m", dataset="d@1")["model"]
+    assert found["f1"]["value"] == pytest.approx(f1_score(truth, said, pos_label="yes"))
+    assert 0.05 < found["f1"]["high"] - found["f1"]["low"] < 0.25 and "absolute_error" not in found
+    from training.intervals import compare
+
+    columns = parquet.read_table(tmp_path / "predictions.parquet", columns=["is_second", "said_second"]).to_pydict()
+    gain = compare("f1", {**columns, "said_second": columns["is_second"]}, columns)
+    assert gain.value == pytest.approx(1 - found["f1"]["value"]) and gain.low > 0
+
+
+def test_labels_on_a_scale_have_a_mean_error_in_its_unit(table, tmp_path):
+    stars = {"a": "1", "b": "2", "c": "10"}
+    columns = {name: [stars[one] for one in table[name].to_pylist()] for name in ("label", "prediction")}
+    for place, name in enumerate(table.column_names):
+        if name in columns:
+            table = table.set_column(place, name, pa.array(columns[name]))
+    linear = Baseline(["1"] * 6, "1", {}, [])
+    found = evaluate_classification(
+        table, ["1", "2", "10"], tmp_path, baseline=linear, model="m", dataset="d@1", ordinal=True
+    )
+    assert found["model"]["absolute_error"]["value"] == pytest.approx((0 + 0 + 1 + 0 + 0 + 8) / 6)
+    assert "f1" not in found["model"]
+    assert parquet.read_table(tmp_path / "predictions.parquet")["absolute_error"].to_pylist() == [0, 0, 1, 0, 0, 8]

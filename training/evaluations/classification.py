@@ -1,6 +1,6 @@
 """How good a classifier is on its test split, beside a linear baseline: figures, intervals, and every row's results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,6 +10,7 @@ from training.intervals import compare, estimate, wilson
 from training.metrics import Metric
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow
 
     from training.baseline import Baseline
@@ -20,6 +21,15 @@ MAX_CLASSES_KEPT = 200
 """Up to so many classes each row's probabilities are kept: 10,000 rows of 200 classes are 8 MB."""
 
 
+def _f1(columns: "Mapping[str, np.ndarray]", drawn: "np.ndarray") -> "np.ndarray":
+    """drawn: (B, N), how often each row was drawn. Returns (B,)."""
+    import numpy as np
+
+    there, said = columns["is_second"], columns["said_second"]
+    total = drawn @ (there + said)
+    return 2 * (drawn @ (there * said)) / np.where(total > 0, total, 1)
+
+
 class Classification(Kind):
     metrics: ClassVar[dict[str, Metric]] = {
         "accuracy": Metric(title="accuracy", columns=("label", "prediction"), shared=("label",), compared=True),
@@ -28,7 +38,8 @@ class Classification(Kind):
         ),
         "log_loss": Metric(title="log loss", columns=("log_loss",), higher_is_better=False, share=False),
         "brier": Metric(title="Brier score", columns=("brier",), higher_is_better=False, share=False),
-        "f1": Metric(title="F1", columns=("label", "prediction"), shared=("label",), mean=False),
+        "f1": Metric(title="F1", columns=("is_second", "said_second"), shared=("is_second",), mean=False, weighted=_f1),
+        "absolute_error": Metric(title="mean error", columns=("absolute_error",), higher_is_better=False, share=False),
     }
     needs_label = True
     baseline = "a linear model"
@@ -68,6 +79,7 @@ class Classification(Kind):
             split=asked.split,
             test_reads=asked.test_reads,
             random_start=random_start,
+            ordinal=getattr(asked.predictor, "ordinal", False),
         )
 
 
@@ -133,6 +145,7 @@ def evaluate_classification(
     split: str = "test",
     test_reads: int = 1,
     random_start: Sequence[str] | None = None,
+    ordinal: bool = False,
 ) -> dict[str, Any]:
     """Write `metrics.json` and `predictions.parquet` into `folder`; returns what metrics.json holds.
 
@@ -141,7 +154,8 @@ def evaluate_classification(
     baseline: its predictions, in the order of the table. model, dataset: digest of the model artifact and
     `name@digest`, so that this file can be evidence for no other. test_reads: how often this model has been evaluated
     on the split, this time included. random_start: predictions of the same network fine-tuned from random weights,
-    where that ablation was run.
+    where that ablation was run. ordinal: the labels are numbers on a scale, of which `absolute_error` is told; of two
+    labels there is `f1`, that of the second.
     Raises ValueError when there is no row or a row has no label.
     """
     import numpy as np
@@ -156,6 +170,14 @@ def evaluate_classification(
     confidence = table["confidence"].to_numpy().astype(float)
     right = np.array([label == answer for label, answer in zip(truth, predictions, strict=True)])
     losses: dict[str, Any] = {}
+    told: dict[str, Any] = {}
+    if len(known) == 2:
+        told = {name: np.array([one == known[1] for one in column], dtype=float)
+                for name, column in (("is_second", truth), ("said_second", predictions))}  # fmt: skip
+        described["f1"] = estimate("f1", told).to_json()
+    if ordinal:
+        told["absolute_error"] = np.abs(np.array(truth, dtype=float) - np.array(predictions, dtype=float))
+        described["absolute_error"] = estimate("absolute_error", told).to_json()
     if "probabilities" in table.column_names:
         shares = np.array(table["probabilities"].to_pylist(), dtype=float).reshape(len(truth), len(labels))
         position = {label: index for index, label in enumerate(labels)}
@@ -193,6 +215,7 @@ def evaluate_classification(
         "confidence": table["confidence"],
         "baseline_prediction": pyarrow.array(baseline.predictions, pyarrow.string()),
         **losses,
+        **told,
         "text": pyarrow.array([(text or "")[:TEXT_CHARS] for text in table["text"].to_pylist()], pyarrow.string()),
     }
     if losses and len(labels) <= MAX_CLASSES_KEPT:
