@@ -138,6 +138,7 @@ class InBatchNegatives(Siamese):
     def __init__(self, encoder: Any, scale: float):
         super().__init__(encoder)
         self.scale = scale
+        self.candidates = 1  # of the batch last seen
 
     def forward(self, batch: task.Batch, phase: str = "all") -> dict[str, torch.Tensor]:
         embedded = functional.normalize(self.embed(batch), dim=-1)  # (N, texts of a sample, D)
@@ -151,6 +152,7 @@ class InBatchNegatives(Siamese):
         belongs = (numbers == texts[:, :1]) | (numbers == texts[:, 1:2]) | (firsts == texts[:, :1])  # (N, M)
         logits = self.scale * embedded[:, 0] @ candidates.T  # (N, M)
         logits = logits.masked_fill(belongs.scatter(1, own, False), -math.inf)
+        self.candidates = logits.shape[1]
         return {"loss": functional.cross_entropy(logits, own[:, 0], reduction="sum")}
 
     def measure(self, batch: task.Batch) -> dict[str, tuple[float, float]]:
@@ -162,20 +164,21 @@ class InBatchNegatives(Siamese):
         return {"loss": (float(loss), len(logits)), "triplet_accuracy": (float(right), len(logits))}
 
     def initial_losses(self) -> dict[str, float]:
-        return {}  # the logarithm of the number of candidates: the batch decides
+        return {"loss": math.log(self.candidates)}
 
 
 @torch.inference_mode()
-def embed_texts(encoder: Any, tokens: Tokens) -> np.ndarray:
-    """(N, D) float32, by an encoder in `eval()`."""
+def embed_texts(encoder: Any, tokens: Tokens, rows: np.ndarray | None = None) -> np.ndarray:
+    """(N, D) float32, of all texts or of these rows (N,), by an encoder in `eval()`."""
     device = encoder.get_input_embeddings().weight.device
-    out = np.empty((len(tokens), encoder.config.hidden_size), np.float32)
-    for index in by_length(tokens.lengths, TOKENS_AT_ONCE):
-        batch = task.to_device(pack(tokens, index), device)
+    rows = np.arange(len(tokens)) if rows is None else rows
+    out = np.empty((len(rows), encoder.config.hidden_size), np.float32)
+    for index in by_length(tokens.lengths[rows], TOKENS_AT_ONCE):
+        batch = task.to_device(pack(tokens, rows[index]), device)
         out[index] = mean_pool(encode_packed(encoder, batch), batch["lengths"]).float().cpu().numpy()
     return out
 
 
 def unit_length(vectors: np.ndarray) -> np.ndarray:
-    """(N, D), each divided by its length."""
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    """(N, D), each divided by its length; a text without a token stays 0."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

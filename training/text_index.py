@@ -6,7 +6,9 @@ usearch's and answered twice as fast at the same recall; the two gave the same b
 """
 
 import json
+import time
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from training.text import read_arrow, write_arrow
 FORMAT = 1
 LINKS = 32
 """Neighbours of a text in the graph (M of §4.1)."""
+NEAREST = 10
+"""Texts by which its recall is told."""
 EF_CONSTRUCTION = 200
 EF_SEARCH = 128
 """Candidates held while the graph is built, and while it is searched."""
@@ -72,6 +76,11 @@ class TextIndex:
             )
         return cls(faiss.read_index(str(folder / "index.faiss")), read_arrow(folder / "texts.arrow"))
 
+    @cached_property
+    def vectors(self) -> np.ndarray:
+        """(texts, D), as they were given."""
+        return self.graph.reconstruct_n(0, len(self))
+
     def __len__(self) -> int:
         return self.texts.num_rows
 
@@ -81,10 +90,28 @@ class TextIndex:
 
     def exact(self, vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The same by comparing with every text."""
-        stored = self.graph.reconstruct_n(0, len(self))  # (texts, D)
-        scores = vectors @ stored.T
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+        scores = vectors @ self.vectors.T
+        count = min(count, len(self))
+        best = np.argpartition(-scores, count - 1, axis=1)[:, :count]
+        best = np.take_along_axis(best, np.argsort(-np.take_along_axis(scores, best, 1), axis=1, kind="stable"), 1)
         return np.take_along_axis(scores, best, 1), best
+
+    def figures(self, queries: int = 200) -> dict[str, float]:
+        """How much it misses and how fast it is, asked for the texts nearest to some of its own, one at a time."""
+        chosen = range(0, len(self), -(-len(self) // queries))
+        vectors = self.vectors[:: chosen.step]
+        found, seconds = {}, {}
+        for name, ask in (("index", self.nearest), ("exact", self.exact)):
+            begun = time.perf_counter()
+            found[name] = [set(ask(vector[None], NEAREST + 1)[1][0].tolist()) for vector in vectors]
+            seconds[name] = time.perf_counter() - begun
+        pairs = zip(found["index"], found["exact"], chosen, strict=True)  # each finds itself, which is no feat
+        shares = [len((some & every) - {own}) / max(len(every - {own}), 1) for some, every, own in pairs]
+        return {
+            f"index_recall_at_{NEAREST}": float(np.mean(shares)),
+            "index_queries_per_second": len(chosen) / seconds["index"],
+            "exact_queries_per_second": len(chosen) / seconds["exact"],
+        }
 
     def search(self, vectors: np.ndarray, count: int) -> list[list[dict[str, Any]]]:
         """For each vector its nearest texts: row_id, text, score."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from infra.errors import WrongInput
 from tests.training.examples import EXAMPLES, open_recipe
 from tests.training.gloo_group import GlooGroup
 from tests.training.observers import Saving, Silent
@@ -167,6 +168,12 @@ def test_two_workers_train_what_one_does(
         clip_norm=None, weight_decay=0, validate_every=0.2,
     )  # fmt: skip
     recipe = open_recipe(name, tmp_path / "prepared", **NO_DROPOUT)
+    if not recipe.settings.additive:
+        if micro_batch_size and sharding == "ddp":
+            with pytest.raises(WrongInput, match="does not sum over samples"):
+                loop.micro_batches(15, config, World(0, 2), recipe.settings.additive)
+            return
+        config = config.model_copy(update={"micro_batch_size": None})
     observer = Silent()
     alone, _ = loop.train(recipe, config.model_copy(update={"micro_batch_size": None}), loop.World(), observer)
     weights, points = gloo_pair.run(_train_in_group, name, str(tmp_path / "prepared"), config, sharding=sharding)[0]

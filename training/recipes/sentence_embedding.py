@@ -6,9 +6,8 @@ How ours differs: texts are packed without padding; in-batch negatives are those
 across the workers with their gradient, without texts that are known to belong together; scores are scaled to 0..1 by
 the training split's own ends. Negatives mined by likeness may be positives that nobody marked: on data with few marks
 look at some before believing them.
-Command: slipway train stsb --set base=FOLDER                (graded pairs, from a published encoder)
-         slipway train gutenberg-search --set base=FOLDER    (passages and the ones after them)
-Hardware and time: the experiments' headers say what was measured.
+Command: slipway train stsb --set base=FOLDER     (from a published encoder: safetensors + tokenizer.json)
+Hardware and time: the experiment's header says what was measured.
 Expected: on STS Benchmark a Spearman correlation of about 0.85 (ibid., table 2, BERT-base trained on NLI and STSb).
 """
 
@@ -65,12 +64,9 @@ class Settings(EncoderSettings):
     loss: Literal["cosine", "softmax", "triplet", "in_batch"] = prepared_by("cosine")
     """cosine: graded pairs, their score regressed on the cosine. softmax: labelled pairs, classified from (u, v,
     |u - v|). triplet: a pair is nearer than the first and a text of another pair, by a margin. in_batch: of all second
-    texts in the batch, which belongs to the first? A dataset with one text column gives pairs of neighbouring passages
-    to the last two."""
+    texts in the batch, which belongs to the first?"""
     alike: float | str | None = prepared_by(None)
     """Of labelled pairs triplet and in_batch learn from those whose label is at least this number, or is this text."""
-    passage_words: int = prepared_by(64, ge=4, le=512)
-    """Words of a passage, where a dataset has one text column; unused with pairs."""
     hard_negatives: Literal["none", "tfidf"] = prepared_by("none")
     """tfidf: triplet and in_batch get, for each pair, the text of another pair that shares most of its words."""
     margin: float = Field(1.0, gt=0)
@@ -88,18 +84,14 @@ class Recipe(task.Recipe):
 
     def prepare(self, splits: Mapping[str, Any], contract: Any, folder: Path, say: Callable[[str], None]) -> None:
         settings, inputs = self.settings, list(contract.inputs)
+        self.check(contract)
         labelled = settings.loss in ("cosine", "softmax")
-        if labelled and (len(inputs) != 2 or contract.label is None):
-            raise WrongInput(
-                f"contract {contract.name}: {len(inputs)} input column(s), label {contract.label}; settings.loss "
-                f"{settings.loss} needs two and a label: write loss: in_batch, or another dataset"
-            )
         pool = Pool()
         pairs = {name: self.pairs_of(splits[name], inputs, contract.label, pool) for name in SPLITS}
         if len(pairs["train"].texts) < 2:
             raise WrongInput(
-                f"dataset {contract.name}: has {len(pairs['train'].texts)} pair(s) to learn from; settings.alike "
-                f"({settings.alike}) and passage_words ({settings.passage_words}) decide which there are"
+                f"dataset {contract.name}: has {len(pairs['train'].texts)} pair(s) to learn from, and 2 are needed; "
+                "the recipe's settings decide which there are"
             )
         report: dict[str, Any] = {"inputs": inputs, **self.targets_of(pairs["train"].labels, contract)}
         tokenizer = settle_tokenizer(self.sources.get("base"), pool.texts, settings.vocab_size, say)
@@ -122,10 +114,16 @@ class Recipe(task.Recipe):
         report |= {"vocabulary": tokenizer.get_vocab_size(), "texts": len(tokens), "truncated": tokens.truncated}
         write_json(folder / "report.json", report)
 
+    def check(self, contract: Any) -> None:
+        """Raises WrongInput for a dataset that is not made of labelled pairs."""
+        if len(contract.inputs) != 2 or contract.label is None:
+            raise WrongInput(
+                f"contract {contract.name}: has {len(contract.inputs)} input column(s) and label {contract.label}; "
+                "sentence_embedding needs two texts and a label; recipe text_search learns from texts alone"
+            )
+
     def pairs_of(self, table: Any, inputs: Sequence[str], label: str | None, pool: Pool) -> Pairs:
         settings = self.settings
-        if len(inputs) == 1:
-            return neighbours(table, inputs[0], settings.passage_words, pool)
         pairs = read_pairs(table, inputs, label, pool)
         alike = settings.alike
         if settings.loss in ("cosine", "softmax") or alike is None:
@@ -238,22 +236,39 @@ class Recipe(task.Recipe):
         write_json(folder / "recipe.json", {"recipe": "sentence_embedding", "settings": settings, **facts})
         columns = self.texts.columns
         vectors = unit_length(embed_texts(trained.encoder.eval(), self.texts.tokens))
-        TextIndex.build(vectors, columns["text"].to_pylist(), columns["row_id"].to_pylist()).save(folder)
+        index = TextIndex.build(vectors, columns["text"].to_pylist(), columns["row_id"].to_pylist())
+        index.save(folder)
         inputs = tuple(self.report["inputs"])
-        outputs = [("similarity", "double")]
+        outputs = [("label", "string"), ("confidence", "double")]
         if len(inputs) == 1:
-            outputs = [("nearest", "string"), *outputs]
-        elif "labels" in facts:
-            outputs = [("label", "string"), ("confidence", "double"), *outputs]
-        elif "low" in facts:
-            outputs = [("score", "double"), *outputs]
+            outputs += [("row_id", "string")]
+        else:
+            outputs += [("similarity", "double"), *([("score", "double")] if "low" in facts else [])]
         return task.ModelFiles(
             loader="training.recipes.sentence_embedding:load_predictor",
             input_columns=inputs,
             input_example=(dict.fromkeys(inputs, "A man is playing a guitar."),),
             outputs=tuple(outputs),
             libraries=("torch", "transformers", "tokenizers", "safetensors", "faiss-cpu"),
+            figures=index.figures() | self.correlations(vectors),
         )
+
+    def correlations(self, vectors: np.ndarray) -> dict[str, float]:
+        """Spearman's of the validation split's scores and cosines; and zero-shot, by the base as it was given."""
+        if self.settings.loss != "cosine" or not self.num_samples("validation"):
+            return {}
+        from scipy.stats import spearmanr
+        from transformers import AutoModel
+
+        texts, pairs = np.unique(self.pairs["validation"], return_inverse=True)
+        found = {"validation_spearman": vectors[texts]}
+        if "base" in self.sources:
+            base = load_pretrained(AutoModel, self.sources["base"]).eval()
+            found["zero_shot_validation_spearman"] = unit_length(embed_texts(base, self.texts.tokens, texts))
+        return {
+            name: float(spearmanr((states[pairs[:, 0]] * states[pairs[:, 1]]).sum(1), self.targets["validation"])[0])
+            for name, states in found.items()
+        }
 
 
 class EmbeddingPredictor(task.Predictor):
@@ -286,6 +301,11 @@ class EmbeddingPredictor(task.Predictor):
         """(N,) cosines."""
         return (self.embed(first) * self.embed(second)).sum(1)
 
+    def passages(self, table: Any) -> tuple[Pool, Pairs]:
+        """A split's passages as they were cut for training, and which follows which."""
+        pool = Pool()
+        return pool, neighbours(table, self.inputs[0], self.settings["passage_words"], pool)
+
     def search(self, queries: Sequence[str], count: int = NEAREST) -> list[list[dict[str, Any]]]:
         """For each query the nearest of the dataset's texts: row_id, text, score (cosine)."""
         return self.index.search(self.embed(queries), count)
@@ -300,19 +320,21 @@ class EmbeddingPredictor(task.Predictor):
         texts = [[str(row[name]) for row in rows] for name in self.inputs]
         if len(texts) == 1:
             found = self.search(texts[0])
-            return [{"nearest": one[0]["text"], "similarity": one[0]["score"], "neighbours": one} for one in found]
+            return [{**one[0], "label": one[0]["text"], "confidence": one[0]["score"], "nearest": one} for one in found]
         u, v = (self.states(column) for column in texts)
-        cosines = (unit_length(u) * unit_length(v)).sum(1)
-        answers: list[dict[str, Any]] = [{"similarity": value} for value in cosines.astype(float).tolist()]
-        if "low" in self.facts:
-            low, high = self.facts["low"], self.facts["high"]
-            for answer in answers:  # in the unit of the labels; no pair is less alike than the least
-                answer["score"] = low + max(answer["similarity"], 0.0) * (high - low)
+        cosines = (unit_length(u) * unit_length(v)).sum(1).astype(float).tolist()
         if self.labels:
             with torch.inference_mode():
                 logits = self.model["head"](pair_features(torch.from_numpy(u), torch.from_numpy(v)))
             named = label_answers(self.labels, logits.double().softmax(-1).numpy())
-            answers = [label | one for label, one in zip(named, answers, strict=True)]
+            return [{**answer, "similarity": cosine} for answer, cosine in zip(named, cosines, strict=True)]
+        answers: list[dict[str, Any]] = []
+        for cosine in cosines:
+            answer = {"similarity": cosine, "confidence": cosine, "label": f"{cosine:.2f}"}
+            if "low" in self.facts:  # in the unit of the labels; no pair is less alike than the least
+                answer["score"] = self.facts["low"] + max(cosine, 0.0) * (self.facts["high"] - self.facts["low"])
+                answer["label"] = f"{answer['score']:.1f}"
+            answers.append(answer)
         return answers
 
 
