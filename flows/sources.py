@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows import references
+from flows import model_hub, references
 from flows.steps import Outputs
 from infra import artifacts
 from infra.digests import digest, digest_file
@@ -14,6 +14,7 @@ from training.experiment import Experiment, experiment_path
 
 WEIGHTS = ("*.safetensors", "*.json", "*.txt")
 """Of a model's folder, the files that decide what is loaded from it."""
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,18 @@ class Source:
 
 
 def read_sources(settings: Settings, experiment: Experiment) -> dict[str, Source]:
-    """Raises WrongInput for a source that is neither an experiment, a registered model nor a folder."""
+    """Raises WrongInput for a source that is neither an experiment, a registered model, a folder nor on the hub."""
     found: dict[str, Any] = {}
     for role, value in experiment.sources.items():
         where = f"experiment {experiment.name}: from.{role}"
         path = Path(value).expanduser()
         if path.is_dir():
+            refuse_pickles(path, where)
             found[role] = Source(role, folder=str(path.absolute()))
+        elif model_hub.NAME.fullmatch(value):
+            found[role] = Source(
+                role, folder=str(model_hub.fetch_model(value, settings.folder / "cache" / "hub", where))
+            )
         elif "@" in value:
             found[role] = Source(role, model=references.resolve(settings.object_store, value).model)
         elif "/" in value or value.startswith("."):
@@ -71,3 +77,13 @@ def read_sources(settings: Settings, experiment: Experiment) -> dict[str, Source
                 raise WrongInput(f"{where}: neither a folder nor an experiment; {error}") from error
             found[role] = Source(role, experiment=value)
     return found
+
+
+def refuse_pickles(folder: Path, where: str) -> None:
+    """Raises WrongInput for a folder whose weights could run code when loaded, and are nowhere as safetensors."""
+    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise WrongInput(
+            f"{where}: {folder} holds its weights as a pickle only ({pickles[0]}), which is refused because loading it "
+            "can run code; save it again with save_pretrained, which writes .safetensors"
+        )
