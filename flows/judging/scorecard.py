@@ -99,6 +99,7 @@ def build_scorecard(
         "side_by_side": side_by_side(evidence, candidate, champion) if champion and metrics else None,
         "changes": changes,
         "energy": _energy(evidence, candidate),
+        "figures": _run_figures(evidence, candidate),
         "curves": {name: _thinned(points) for name, points in curves.items()},
         "champion_curves": {name: _thinned(points) for name, points in (champion_curves or {}).items()},
         "mistakes": mistakes,
@@ -201,6 +202,14 @@ def _energy(evidence: Evidence, candidate: Subject) -> dict[str, float] | None:
         return None
 
 
+def _run_figures(evidence: Evidence, candidate: Subject) -> dict[str, float]:
+    """What the run told of its saved model (`ModelFiles.figures`)."""
+    from training.run_log import RunLog
+
+    ended = [entry for entry in RunLog(evidence.store, candidate.run).entries() if entry["kind"] == "finished"]
+    return dict(ended[-1].get("figures") or {}) if ended else {}
+
+
 def _notes(metrics: Mapping[str, Any], changes: Mapping[str, Any] | None) -> list[str]:
     """What a reader must know before believing the figures or the verdict."""
     found = []
@@ -295,9 +304,11 @@ def _lists(card: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, Any]]]]:
     ]
     spent = card.get("energy") or {}
     run += [(title, f"{plots.figure(spent[name])} {unit}") for name, title, unit in ENERGY if name in spent]
+    told = [(name.replace("_", " "), plots.figure(value)) for name, value in (card.get("figures") or {}).items()]
     bound = [(name, candidate[name]) for name in ("model", "package_digest", "dataset", "contract", "evaluation")]
     return [
         ("Run", run),
+        *([("Of the saved model, as its run told", told)] if told else []),
         ("Digests a promotion is bound to", [(name.replace("_", " "), value) for name, value in bound]),
         ("Data", list(lineage["dataset"].items())),
         ("Code", list(lineage["code"].items())),

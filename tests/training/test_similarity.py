@@ -79,6 +79,8 @@ def test_graded_pairs_are_judged_beside_the_words_they_share(unit: float | None,
     assert found["difference"]["spearman"]["value"] == pytest.approx(
         found["model"]["spearman"]["value"] - found["baseline"]["spearman"]["value"]
     )
+    assert sum(one["rows"] for one in found["by_score"]) == 120
+    assert all(one["low"] <= one["score"] <= one["high"] for one in found["by_score"])
     assert json.loads((tmp_path / "metrics.json").read_text()) == found
     written = parquet.read_table(tmp_path / "predictions.parquet")
     assert {"row_id", "score", "similarity", "baseline_similarity", "prediction", "confidence"} <= {
@@ -120,4 +122,5 @@ def test_search_is_judged_by_the_passage_that_follows_and_by_exact_search(tmp_pa
     written = parquet.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
     prompted = [row for row in written if row["prompt"] is not None]
     assert 1 < len(prompted) <= 64
-    assert all(row["prompt"] == row["prediction"] for row in prompted), "an indexed passage finds itself"
+    assert all(len(row["prompt"].split()) <= 3 for row in prompted), "asked with half a passage of six words"
+    assert all(predictor([{"text": row["prompt"]}])[0]["label"] == row["prediction"] for row in prompted[:5])

@@ -47,7 +47,7 @@ class Retrieval(Kind):
         "index_recall_at_10": Metric(title="the index's recall@10 of exact search", columns=("index_found",)),
     }
     rows = "queries"
-    baseline = "the words that two passages share"
+    baseline = "counting the words that two passages share"
     advice = "more text, passages of another length, or an encoder pretrained on much more of it (--set base=PATH)"
 
     def hub_task(self, reads: str) -> str:
@@ -79,8 +79,9 @@ class Retrieval(Kind):
             "baseline": _ranked(tfidf(pool.texts), pairs.texts),
         }
         shown = range(0, len(queries), -(-len(queries) // SHOWN))
+        asks = {row: _half(queries[row]) for row in shown}
         answers: dict[int, dict[str, Any]] = dict(
-            zip(shown, asked.predictor([{asked.inputs[0]: queries[row]} for row in shown]), strict=True)
+            zip(shown, asked.predictor([{asked.inputs[0]: asks[row]} for row in shown]), strict=True)
         )
         say(0.9, "intervals")
         chance = 1 / np.arange(1, len(pool.texts))  # the reciprocal of every rank that the next passage may have
@@ -113,7 +114,7 @@ class Retrieval(Kind):
             "row_id": [f"{row_id}:{place}" for place, row_id in enumerate(pairs.row_ids)],
             **results["model"],
             **{f"baseline_{name}": column for name, column in results["baseline"].items()},
-            "prompt": pa.array([queries[row] if row in answers else None for row in places], pa.string()),
+            "prompt": pa.array([asks.get(row) for row in places], pa.string()),
             "prediction": pa.array([answers[row]["label"] if row in answers else None for row in places], pa.string()),
             "confidence": pa.array(
                 [answers[row]["confidence"] if row in answers else None for row in places], pa.float64()
@@ -124,6 +125,12 @@ class Retrieval(Kind):
 
 
 KIND = Retrieval()
+
+
+def _half(passage: str) -> str:
+    """The first half of its words: a question that no passage is the whole answer to."""
+    words = passage.split()
+    return " ".join(words[: -(-len(words) // 2)])
 
 
 def _ranked(vectors: Any, pairs: "np.ndarray") -> "dict[str, np.ndarray]":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow
 
+BINS = 5
 TRIED = (("word", 1, 1), ("word", 1, 2), ("char_wb", 2, 4))
 """What the baseline may count, words or parts of words, and of which lengths; the validation split chooses."""
 
@@ -78,7 +79,7 @@ class Similarity(Kind):
     }
     needs_label = True
     rows = "pairs"
-    baseline = "the words that two texts share"
+    baseline = "counting the words that two texts share"
     advice = "more graded pairs, other settings, or an encoder pretrained on much more text (--set base=PATH)"
 
     def hub_task(self, reads: str) -> str:
@@ -125,6 +126,7 @@ class Similarity(Kind):
             "difference": {
                 name: compare(name, results["model"], results["baseline"]).to_json() for name in self.compared
             },
+            "by_score": _by_score(truth, guessed),
         }
         columns = {
             "row_id": asked.judged["row_id"],
@@ -156,6 +158,25 @@ def _columns(truth: "np.ndarray", similarity: "np.ndarray", score: "np.ndarray")
     import numpy as np
 
     return {"score": truth, "similarity": similarity, "score_error": np.abs(score - truth)}
+
+
+def _by_score(truth: "np.ndarray", guessed: "np.ndarray") -> list[dict[str, float]]:
+    """Pairs of like score together, the range of the scores cut in BINS: where a model grades too high or too low."""
+    import numpy as np
+
+    edges = np.linspace(truth.min(), truth.max(), BINS + 1)
+    bins = np.digitize(truth, edges[1:-1])
+    return [
+        {
+            "low": float(edges[one]),
+            "high": float(edges[one + 1]),
+            "rows": int((bins == one).sum()),
+            "score": float(truth[bins == one].mean()),
+            "given": float(guessed[bins == one].mean()),
+            "error": float(np.abs(guessed - truth)[bins == one].mean()),
+        }
+        for one in np.unique(bins)
+    ]
 
 
 def _fitted_line(asked: Asked, scores: "np.ndarray", similarity: "np.ndarray") -> "np.ndarray":
