@@ -88,6 +88,10 @@ def gate(model: str, as_json: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Where the answers go (Parquet), a row an input.")
 @click.option("--id", "id_column", default="", metavar="COLUMN", help="Your ids in the file; without: row ids.")
 @click.option("--time", "time_column", default="", metavar="COLUMN", help="What moment a row is about; without: now.")
+@click.option(
+    "--labels", default="", metavar="A,B,...", help="Which of these a text is, trained on or not (embeddings)."
+)
+@click.option("--nearest", type=click.IntRange(1), metavar="N", help="The N nearest texts of the dataset (embeddings).")
 @click.option("--no-log", is_flag=True, help="Leave no trace in the inference log that `monitor` reads.")
 @as_json
 def predict(
@@ -97,6 +101,8 @@ def predict(
     out: Path | None,
     id_column: str,
     time_column: str,
+    labels: str,
+    nearest: int | None,
     no_log: bool,
     as_json: bool,
 ) -> None:
@@ -106,23 +112,30 @@ def predict(
 
     Example: slipway predict library-docs "fit a random forest"
     """
-    from flows.inference.predict import predict_file, predict_inputs, served
+    from flows.inference import predict as inference
     from infra.progress import stage
 
     if bool(inputs) == bool(path) or bool(path) != bool(out):
         raise click.UsageError("give inputs, or --file with --out")
     if inputs and (id_column or time_column):
         raise click.UsageError("--id and --time name columns of --file")
+    if (labels or nearest) and (path or (labels and nearest)):
+        raise click.UsageError("--labels and --nearest are for inputs, one of them at a time")
     store = workplace().object_store
-    asked = served(store, model)
+    asked = inference.served(store, model)
     if path and out:
         with stage(f"predict: {asked.version.ref}") as progress:
-            counts = predict_file(
+            counts = inference.predict_file(
                 store, asked, path, out, progress, id_column=id_column, time_column=time_column, log=not no_log
             )
         emit({"model": asked.version.ref, "out": str(out), **counts}, as_json, _tell_counts)
         return
-    answers = predict_inputs(store, asked, inputs, log=not no_log)
+    if labels:
+        answers = inference.zero_shot(store, asked, inputs, [one.strip() for one in labels.split(",")])
+    elif nearest:
+        answers = inference.nearest(store, asked, inputs, nearest)
+    else:
+        answers = inference.predict_inputs(store, asked, inputs, log=not no_log)
     document = {
         "model": asked.version.ref,
         "answers": [{"input": text, **one} for text, one in zip(inputs, answers, strict=True)],
@@ -131,10 +144,12 @@ def predict(
     def human(body: dict[str, Any]) -> None:
         for one in body["answers"]:
             click.echo(one["input"])
+            for found in one.get("nearest", []):
+                click.echo(f"  {found['score']:6.3f}  {found['text']}")
             scores = one.get("scores", {})
             for label, score in list(scores.items())[:5]:
                 click.echo(f"  {score:6.1%}  {label}")
-            if not scores:
+            if not scores and "nearest" not in one:
                 click.echo(one["label"])
 
     emit(document, as_json, human)

@@ -61,6 +61,28 @@ def predict_inputs(store: Store, model: Served, inputs: tuple[str, ...], log: bo
     return list(answers)
 
 
+def zero_shot(store: Store, model: Served, texts: tuple[str, ...], labels: list[str]) -> list[dict[str, Any]]:
+    """Which of these labels, none of which it was trained on, each text is. Raises WrongInput."""
+    if len(set(labels)) < 2:
+        raise WrongInput(f"--labels {', '.join(labels)}: gives {len(set(labels))}; two are needed, parted by commas")
+    return list(_embedder(store, model).classify(texts, labels))
+
+
+def nearest(store: Store, model: Served, texts: tuple[str, ...], count: int) -> list[dict[str, Any]]:
+    """The texts of the model's dataset nearest to each: row_id, text, score. Raises WrongInput."""
+    return [{"nearest": found} for found in _embedder(store, model).search(texts, count)]
+
+
+def _embedder(store: Store, model: Served) -> Any:
+    predictor = load_predictor(store, model.version.model)
+    if not hasattr(predictor, "embed"):
+        raise WrongInput(
+            f"model {model.version.ref}: recipe '{model.version.experiment['recipe']}' embeds no texts, which --labels "
+            "and --nearest need; ask one of sentence_embedding or text_search"
+        )
+    return predictor
+
+
 def predict_file(
     store: Store,
     model: Served,

@@ -12,13 +12,14 @@ from data_contracts import registry
 from flows import models
 from flows.config import load_config
 from flows.evaluate import evaluate, load_predictor
+from flows.inference.predict import Served, nearest, served, zero_shot
 from flows.judging.evidence import Subject
 from infra import artifacts, package_trial
 from infra.errors import WrongInput
 from infra.progress import Progress
 from tests.flows.conftest import World
 from tests.flows.test_scorecard import page_of
-from tests.training.examples import EXAMPLES
+from tests.training.examples import EXAMPLES, open_recipe
 from training import loop
 from training.experiment import Training
 from training.recipe import load_recipe, settings_class
@@ -101,6 +102,17 @@ class Library(World):
         )  # fmt: skip
         return Subject.of(version, evaluate(self.settings, version, Progress("evaluate")))
 
+    def trained_linear(self) -> Served:
+        recipe = open_recipe("baseline", self.folder / "baseline")
+        (self.folder / "linear").mkdir()
+        files = recipe.fit(self.folder / "linear", 0, lambda *given, **more: None)
+        told = {"loader": files.loader, "input_columns": list(files.input_columns)}
+        model = artifacts.commit_folder(self.store, "models", self.folder / "linear", {"files": told})
+        version = replace(
+            models.versions(self.store, "animals")[0], experiment={"recipe": "baseline"}, model=model.digest
+        )
+        return Served(version, registry.contract_of(self.store, self.dataset("books")), ["text"])
+
     def lineage(self, dataset: str = "old") -> Any:
         recipe = "text_search" if dataset == "books" else "sentence_embedding"
         return replace(super().lineage(dataset), experiment=f"recipe: {recipe}\n")
@@ -161,6 +173,24 @@ def test_the_page_of_a_search_tells_of_its_index_and_what_it_finds(library):
     text = page_of(library, library.scorecard(library.searcher)).text
     for words in ("Mean reciprocal rank", "The index found 100.0 %", "What it finds", "index queries per second"):
         assert words in text, words
+
+
+def test_predict_names_unseen_labels_and_nearest_texts_by_any_model_that_embeds(library):
+    grader, searcher = (served(library.store, one.ref) for one in (library.grader, library.searcher))
+    named = zero_shot(library.store, grader, ("w1 w2 w3", "w7"), ["w1 w2 w3", "w50 w51"])
+    assert named[0]["label"] == "w1 w2 w3" and set(named[1]["scores"]) == {"w1 w2 w3", "w50 w51"}
+    for asked in (grader, searcher):
+        (found,) = nearest(library.store, asked, ("w1 w2",), 3)
+        scores = [one["score"] for one in found["nearest"]]
+        assert len(scores) == 3 and scores == sorted(scores, reverse=True)
+    with pytest.raises(WrongInput, match="--labels one: gives 1; two are needed"):
+        zero_shot(library.store, grader, ("w1",), ["one"])
+
+
+def test_predict_refuses_labels_for_a_model_that_embeds_nothing(library):
+    linear = library.trained_linear()
+    with pytest.raises(WrongInput, match="recipe 'baseline' embeds no texts"):
+        nearest(library.store, linear, ("w1",), 3)
 
 
 def test_without_gates_an_experiment_gets_those_that_fit_its_kind(tmp_path):

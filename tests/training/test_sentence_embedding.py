@@ -17,6 +17,7 @@ from tests.training.examples import EXAMPLES, ExampleContract, open_recipe
 from tests.training.gloo_group import GlooGroup
 from tests.training.observers import Silent
 from training import loop
+from training.clusters import cluster
 from training.experiment import Training
 from training.pairs import Pool, mine_negatives, neighbours, passages, tfidf
 from training.randomness import SampleKeys
@@ -198,6 +199,25 @@ def test_an_index_of_a_newer_format_is_refused(tmp_path: Path) -> None:
     (folder / "index.json").write_text(json.dumps({**body, "format": 2}), encoding="utf-8")
     with pytest.raises(WrongInput, match="newer than this Slipway reads"):
         TextIndex.open(folder)
+
+
+def test_groups_are_told_by_the_texts_nearest_to_their_centres(tmp_path: Path) -> None:
+    centres = np.eye(3, 8)
+    rng = np.random.default_rng(0)
+    vectors = np.repeat(centres, (30, 20, 10), axis=0) + rng.normal(0, 0.02, (60, 8))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    names = [f"text {i}" for i in range(60)]
+    found = cluster(vectors, names, names, 3)
+    assert [one["rows"] for one in found] == [30, 20, 10] and all(one["cohesion"] > 0.99 for one in found)
+    for group, (begin, end) in zip(found, ((0, 30), (30, 50), (50, 60)), strict=True):
+        scores = vectors[begin:end] @ (vectors[begin:end].mean(0) / np.linalg.norm(vectors[begin:end].mean(0)))
+        assert [one["text"] for one in group["texts"]] == [names[begin + i] for i in np.argsort(-scores)[:5]]
+    assert cluster(vectors, names, names, 3) == found
+    recipe = open_recipe(NAME, tmp_path / "prepared", clusters=4)
+    (tmp_path / "model").mkdir()
+    recipe.save(recipe.build(), tmp_path / "model")
+    written = json.loads((tmp_path / "model" / "clusters.json").read_text(encoding="utf-8"))
+    assert sum(one["rows"] for one in written["clusters"]) == len(recipe.texts) and written["format"] == 1
 
 
 def prepare(folder: Path, table: pa.Table, contract: ExampleContract, name: str = NAME, **settings: Any) -> Any:

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from infra.errors import WrongInput
 from training import task
+from training.clusters import cluster
 from training.encoders import fresh_bert, load_pretrained, save_pretrained
 from training.model import label_answers
 from training.pairs import Pairs, Pool, mine_negatives, neighbours, read_pairs, tfidf
@@ -73,6 +74,10 @@ class Settings(EncoderSettings):
     """Of the triplet loss, in units of Euclidean distance."""
     scale: float = Field(20.0, gt=0)
     """What cosines are multiplied with before the softmax of in_batch: the inverse of a temperature."""
+
+    clusters: int = Field(0, ge=0, le=1000)
+    """Groups that the dataset's texts are put into by k-means, each told in the package's `clusters.json` by the texts
+    nearest to its centre; 0: none."""
 
     @property
     def additive(self) -> bool:
@@ -234,10 +239,12 @@ class Recipe(task.Recipe):
             save_file(head, folder / "head.safetensors")
         settings = self.settings.model_dump(mode="json")
         write_json(folder / "recipe.json", {"recipe": "sentence_embedding", "settings": settings, **facts})
-        columns = self.texts.columns
+        texts, row_ids = (self.texts.columns[name].to_pylist() for name in ("text", "row_id"))
         vectors = unit_length(embed_texts(trained.encoder.eval(), self.texts.tokens))
-        index = TextIndex.build(vectors, columns["text"].to_pylist(), columns["row_id"].to_pylist())
+        index = TextIndex.build(vectors, texts, row_ids)
         index.save(folder)
+        if self.settings.clusters:
+            write_json(folder / "clusters.json", {"clusters": cluster(vectors, texts, row_ids, self.settings.clusters)})
         inputs = tuple(self.report["inputs"])
         outputs = [("label", "string"), ("confidence", "double")]
         if len(inputs) == 1:
