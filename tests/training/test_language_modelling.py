@@ -121,13 +121,19 @@ def test_going_on_is_the_same_alone_and_with_others_and_past_the_block(saved):
     long = model.write("the king", 3 * recipe.settings.block_size, Sampling(), seed=1)
     assert len(model.read(long["label"][: recipe.settings.block_size // 2])) > 0
     assert model.write("the king", 20, Sampling(), seed=1) != model.write("the king", 20, Sampling(), seed=2)
-    ids = model.read("the king")
-    kept, _ = go_on(model.model, ids, 5, Sampling(temperature=0), 0, None)
-    with torch.no_grad():
-        again = ids
-        for _ in range(5):
-            again = np.append(again, int(reference(folder)(torch.from_numpy(again)[None]).logits[0, -1].argmax()))
-    assert kept.tolist() == again[len(ids) :].tolist(), "greedy: the likeliest token of transformers' own forward"
+
+
+@torch.no_grad()
+def test_going_on_greedily_takes_the_likeliest_token_of_transformers_own_forward(saved):
+    """Also past the block, of which the newer half is kept."""
+    recipe, _, folder = saved
+    model, own, block = load_predictor(folder), reference(folder), recipe.settings.block_size
+    seen = model.read("the king").tolist()
+    written, shares = go_on(model.model, np.array(seen), 2 * block, Sampling(temperature=0), 0, None)
+    for token, share in zip(written, shares, strict=True):
+        chances = own(torch.tensor([seen])).logits[0, -1].softmax(-1)
+        assert int(token) == int(chances.argmax()) and share == pytest.approx(float(chances[token]), rel=1e-4)
+        seen = [*(seen if len(seen) < block else seen[-(block // 2) + 1 :]), int(token)]
 
 
 def test_sampling_draws_by_probability_from_what_the_cuts_leave():
@@ -232,9 +238,10 @@ def test_an_evaluation_costs_tokens_as_transformers_do_and_counts_passages(saved
     subject = asked(recipe, folder)
     found = load_kind("language_modelling").evaluate(subject, tmp_path, lambda share, note: None)
     assert json.loads((tmp_path / "metrics.json").read_text()) == found and found["split"] == "test"
-    model, block, costs = reference(folder), recipe.settings.block_size, []
+    model, block, costs, passages = reference(folder), recipe.settings.block_size, [], []
     rows = subject.judged["text"].to_pylist()
-    for ids, _ in encode(load_predictor(folder).tokenizer, rows):
+    for row, (ids, starts) in enumerate(encode(load_predictor(folder).tokenizer, rows)):
+        passages += [(row, int(start) // PASSAGE) for start in starts[1:]]
         for begin in range(0, len(ids) - 1, block):
             part = torch.from_numpy(ids[begin : begin + block + 1])
             with torch.no_grad():
@@ -251,6 +258,10 @@ def test_an_evaluation_costs_tokens_as_transformers_do_and_counts_passages(saved
     written = parquet.read_table(tmp_path / "predictions.parquet")
     assert written.num_rows == found["rows"] == sum(-(-len(text) // PASSAGE) for text in rows)
     assert len(set(written["row_id"].to_pylist())) == found["rows"]
+    expected = [
+        sum(cost for cost, of in zip(costs, passages, strict=True) if of == one) for one in sorted(set(passages))
+    ]
+    assert written["nats"].to_pylist() == pytest.approx(expected, rel=1e-5)
     asked_for = [row for row in written.to_pylist() if row["prompt"] is not None]
     assert asked_for and [one["prediction"] for one in asked_for] == [
         one["label"] for one in load_predictor(folder)([{"text": row["prompt"]} for row in asked_for])
