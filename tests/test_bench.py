@@ -25,3 +25,11 @@ def test_without_padding_each_step_has_the_loss_of_hf_trainer(monkeypatch: pytes
     assert len(arms["slipway"].answer["losses"]) == 3
     assert difference <= 1e-4
     assert arms["trainer"].answer["computed"] > arms["slipway"].answer["computed"] == arms["slipway"].answer["real"]
+
+
+def test_the_index_finds_what_comparing_with_every_text_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = load("search", monkeypatch)
+    _, facts = bench.measure({"generated": bench.mixtures(2000)}, rounds=1)
+    assert facts["generated"]["texts"] == 1900 and facts["generated"]["queries"] == 100
+    assert facts["generated"]["recall_at_10"] >= 0.99
+    assert facts["generated"]["largest_score_difference"] <= 1e-5
