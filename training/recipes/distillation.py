@@ -149,6 +149,9 @@ class Recipe(text_classifier.Recipe):
         student.encoder.encoder.layer, student.encoder.config.num_hidden_layers = layers, len(layers)
         return Distillation(student, teacher, self.settings)
 
+    def refresh(self, task: Any, epoch: int) -> None:
+        """Nothing to compute beforehand: all of the student learns."""
+
     def save(self, trained: Any, folder: Path) -> task.ModelFiles:
         files = super().save(trained.model, folder)
         models = {"student": trained.model.cpu().eval(), "teacher": self.teacher.model.cpu()}
