@@ -85,7 +85,7 @@ def record(settings: Settings, asked: Sequence[str], wanted_of: Callable[[str], 
     aside = path.with_suffix(f".{os.getpid()}")
     aside.write_text(json.dumps(body, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(aside, path)
-    return path
+    return path.absolute()
 
 
 def _common(states: Sequence[RunState]) -> dict[str, Any]:
@@ -190,6 +190,7 @@ def figures_of(store: Store, state: RunState, wanted: set[str]) -> Figures:
     counted: dict[str, Any] = {
         name: ending[name] for name in ("parameters", "steps", "energy_kwh", "co2_kg") if name in ending
     }
+    counted |= ending.get("figures", {})
     counted["seconds"] = round(ending["time"] - state.first["time"], 1)
     found |= {name: {"value": value} for name, value in counted.items()}
     recipe = settings_class(state.first["experiment"]["recipe"])
@@ -216,7 +217,7 @@ def _evaluated(store: Store, state: RunState) -> Figures:
         return {}
     folder = artifacts.fetch(store, artifacts.load(store, "evaluations", newest["output"]["evaluation"]))
     body = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return {"test_reads": {"value": body["test_reads"]}, **_figures(body)}
+    return {"times_judged": {"value": body["test_reads"]}, **_figures(body)}
 
 
 def _on_validation(store: Store, state: RunState, kind: Kind, reads: str) -> Figures:
@@ -320,8 +321,9 @@ def rerun(settings: Settings, experiment: str, overrides: Sequence[str], wanted:
     report = run_steps(settings, steps, config.name, flow="train", asked=asked, whole_way=False)
     run = report.outputs[f"train {config.name}"]["run"]
     again = figures_of(store, read_state(RunLog(store, run)), set(wanted))
+    compared = {*wanted, *(name for name in recorded["figures"] if name.startswith(("test_", "validation_")))}
     judged = {
         name: {"recorded": recorded["figures"][name], "value": value, "within": within}
-        for name, (value, within) in reproduced(recorded["figures"], again, wanted).items()
+        for name, (value, within) in reproduced(recorded["figures"], again, compared).items()
     }
     return {"experiment": experiment, "run": run, "seed": seed, "figures": judged}

@@ -1,0 +1,39 @@
+"""The linear model of texts goes the whole way: fitted without Ray, judged, promoted, asked, recorded, run again."""
+
+from pathlib import Path
+
+from tests.flows.shop import BAD, GOOD, Shop
+
+EXPERIMENT = """\
+recipe: baseline
+dataset: reviews
+settings: {classifier: linear_svm}
+gates:
+  threshold: {metric: f1, minimum: 0.8}
+  champion: {margin: 0.06}
+  baseline: {margin: 0.1}
+  package: {}
+  answers: {}
+"""
+
+
+def test_fitted_judged_promoted_asked_recorded_and_run_again(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, "127.0.0.1:1")  # a cluster there is none at: nothing asks for it
+    (shop.folder / "reviews.yaml").write_text(EXPERIMENT, encoding="utf-8")
+    shop.run("data", "register", "reviews.odcs.yaml")
+    trained = shop.ask("train", "reviews")
+    card = shop.ask("gate", "reviews")
+    assert card["passed"] and card["metrics"]["model"]["f1"]["value"] > 0.9, "of two labels the F1 of the second"
+    shop.run("promote", "reviews/1")
+    good, bad = shop.ask("predict", "reviews", f"it was {GOOD}", f"it was {BAD}")["answers"]
+    assert (good["label"], bad["label"]) == ("good", "bad") and good["confidence"] > 0.6
+
+    written = shop.ask("recipes", "record", trained["run"])
+    assert Path(written["path"]) == shop.folder / "records" / "reviews.json"
+    assert written["figures"]["test_accuracy"] == {**card["metrics"]["model"]["accuracy"], "seeds": 1}
+    assert written["figures"]["times_judged"]["value"] == 1 and "validation_accuracy" in written["figures"]
+
+    again = shop.ask("recipes", "verify", "--rerun", "reviews")
+    assert again["run"] != trained["run"], "it was trained again"
+    assert {"test_accuracy", "test_f1", "validation_accuracy"} <= again["figures"].keys()
+    assert all(one["within"] for one in again["figures"].values())
