@@ -13,6 +13,7 @@ import pytest
 from infra.errors import WrongInput
 from infra.settings import child_environment
 from training.recipe import settings_class
+from training.recipes.bert_mlm import Recipe as Mlm
 from training.recipes.gpt import Recipe as Gpt
 from training.recipes.tokenizer import Recipe, describe, load_predictor
 
@@ -94,6 +95,26 @@ def test_a_language_model_reads_with_it_and_it_gives_texts_back(model, tmp_path)
     assert (tmp_path / "gpt" / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
     gpt.open(tmp_path / "gpt")
     assert gpt.build().model.config.vocab_size == tokenizer.get_vocab_size()
+
+
+def test_masked_language_models_read_with_wordpiece_and_refuse_what_has_no_mask(tmp_path):
+    folders = {model: fitted(tmp_path / model, model=model, vocab_size=600) for model in ("wordpiece", "bpe")}
+    kind = settings_class("bert_mlm")
+    table = pa.table({"row_id": ["0", "1"], "text": ["abc de", "fgh"]})
+    splits = dict.fromkeys(("train", "validation", "test"), table)
+
+    def prepare(**sources: Path) -> Mlm:
+        recipe = Mlm(kind(**kind.presets["tiny"]), sources)
+        recipe.prepare(splits, Contract(), tmp_path, lambda note: None)
+        return recipe
+
+    found = prepare(tokenizer=folders["wordpiece"])
+    found.open(tmp_path)
+    assert found.build().model.config.vocab_size == load_predictor(folders["wordpiece"]).tokenizer.get_vocab_size()
+    with pytest.raises(WrongInput, match=r"has no \[MASK\] token"):
+        prepare(tokenizer=folders["bpe"])
+    with pytest.raises(WrongInput, match="leave one of the two out"):
+        prepare(tokenizer=folders["wordpiece"], base=folders["wordpiece"])
 
 
 def test_texts_that_are_all_empty_and_too_few_entries_are_refused_in_one_line(tmp_path):

@@ -44,7 +44,14 @@ SPLITS = ("train", "validation", "test")
 
 
 class Settings(EncoderSettings):
-    roles: ClassVar[dict[str, str]] = {"base": "weights and tokenizer to continue from; without it, from scratch"}
+    roles: ClassVar[dict[str, str]] = {
+        "base": "weights and tokenizer to continue from; without it, from scratch",
+        "tokenizer": "from scratch: a WordPiece tokenizer to read with; without it, one is trained",
+    }
+    prepare_reads: ClassVar[dict[str, tuple[str, ...]]] = {
+        "base": ("tokenizer.json",),
+        "tokenizer": ("tokenizer.json",),
+    }
     masking_rate: float = Field(0.15, gt=0, le=0.9)
     """Share of the tokens that are predicted."""
 
@@ -76,7 +83,11 @@ class Recipe(task.Recipe):
 
     def prepare(self, splits: Mapping[str, Any], contract: Any, folder: Path, say: Callable[[str], None]) -> None:
         rows = {name: text_rows(splits[name], contract.inputs) for name in SPLITS}
-        tokenizer = settle_tokenizer(self.sources.get("base"), rows["train"], self.settings.vocab_size, say)
+        if {"base", "tokenizer"} <= self.sources.keys():
+            raise WrongInput("from.tokenizer: the base brings its own; leave one of the two out")
+        given = self.sources.get("base") or self.sources.get("tokenizer")
+        tokenizer = settle_tokenizer(given, rows["train"], self.settings.vocab_size, say)
+        mask_id(tokenizer)  # one without is refused before it is used
         tokenizer.save(str(folder / "tokenizer.json"))
         report: dict[str, Any] = {"vocabulary": tokenizer.get_vocab_size()}
         for name in SPLITS:
