@@ -192,6 +192,7 @@ def figures_of(store: Store, state: RunState, wanted: set[str]) -> Figures:
     }
     counted |= ending.get("figures", {})
     counted["seconds"] = round(ending["time"] - state.first["time"], 1)
+    counted |= ending.get("figures") or {}  # what the saved model told of itself
     found |= {name: {"value": value} for name, value in counted.items()}
     recipe = settings_class(state.first["experiment"]["recipe"])
     if recipe.evaluates:

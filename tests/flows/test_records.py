@@ -44,7 +44,8 @@ class Bench:
         points = [[10 * (place + 1), {"validation_loss": loss, "loss": 9.0}, 0] for place, loss in enumerate(losses)]
         best = {"step": 10 * (losses.index(min(losses)) + 1), "metric": "loss", "value": min(losses)}
         log.append("checkpoint", 1, step=10 * len(losses), place="p", digest="d", points=points, best=best)
-        log.append(ending, 1, steps=10 * len(losses), test={"loss": losses[-1] + 0.5}, model="m", parameters=1234)
+        log.append(ending, 1, steps=10 * len(losses), test={"loss": losses[-1] + 0.5}, model="m", parameters=1234,
+                   figures={"speed_ratio": 1.5})  # fmt: skip
         self.runs.append(log.run)
         return log.run
 
@@ -76,7 +77,9 @@ def test_a_record_is_of_the_runs_together_and_lies_beside_the_experiment(bench: 
     assert figure["value"] == pytest.approx(2.2) and figure["seeds"] == 3
     assert figure["high"] - figure["value"] == pytest.approx(1.96 * 0.2 / 3**0.5)
     assert body["figures"]["test_loss"]["value"] == pytest.approx(2.7)
-    assert {"parameters", "seconds", "loss"} <= set(body["figures"]), "what goals ask for, and what a run costs"
+    assert {"parameters", "seconds", "loss", "speed_ratio"} <= set(body["figures"]), (
+        "what goals ask for, costs, and what the model told"
+    )
     assert [one["seed"] for one in body["runs"]] == [0, 1, 2] and [one["run"] for one in body["runs"]] == runs
     assert body["dataset"] == "words@" + "d" * 64 and body["format"] == 1 and len(body["code"]) == 64
     assert body["command"] == "slipway train words --set seed=SEED" and "cores" in body["hardware"]
