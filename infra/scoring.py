@@ -27,8 +27,8 @@ class _Listening:
     def __init__(self, predictor: Any, heard: Heard):
         self.predictor, self.heard = predictor, heard
 
-    def __call__(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        answers = self.predictor(rows)
+    def __call__(self, rows: list[dict[str, Any]], **params: Any) -> list[dict[str, Any]]:
+        answers = self.predictor(rows, **params)
         self.heard(_ids.get() or [uuid.uuid4().hex for _ in rows], rows, answers)
         return answers
 

@@ -281,9 +281,10 @@ def _log_model(client: Any, run_id: str, package: Path, code: Path, files: dict[
     """Returns the new package's address."""
     import mlflow
     from mlflow.models import Model, ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType
 
+    params = files.get("params") or {}
     columns = files["input_columns"]
     kinds = files.get("input_types") or ["string"] * len(columns)
     signature = ModelSignature(
@@ -291,6 +292,11 @@ def _log_model(client: Any, run_id: str, package: Path, code: Path, files: dict[
             [ColSpec(AnyType() if kind == "any" else kind, name) for name, kind in zip(columns, kinds, strict=True)]
         ),
         outputs=Schema([ColSpec(kind, name) for name, kind in files["outputs"]]),
+        params=ParamSchema(
+            [ParamSpec(name, "double" if isinstance(value, float) else "long", value) for name, value in params.items()]
+        )
+        if params
+        else None,
     )
     for name in PACKAGES:
         source = Path(__file__).parent.parent / name
@@ -395,5 +401,5 @@ class PackagedModel:
         self.predictor = getattr(import_module(module), function)(folder)
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> Any:
-        answers = self.predictor(model_input.to_dict("records"))
+        answers = self.predictor(model_input.to_dict("records"), **(params or {}))
         return _frame([{name: answer[name] for name in self.outputs} for answer in answers])

@@ -13,14 +13,27 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from infra.errors import WrongInput
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
+    """Raises WrongInput for values that mean nothing."""
+
     temperature: float = 1.0
     """0: always the likeliest token."""
     top_k: int = 0
     """0: all."""
     top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, fits, wanted in (
+            ("temperature", 0 <= self.temperature <= 100, "0 to 100"),
+            ("top_k", self.top_k >= 0, "0 or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0, up to 1"),
+        ):
+            if not fits:
+                raise WrongInput(f"{name}: {getattr(self, name)}; give {wanted}")
 
 
 class Reader:

@@ -29,6 +29,8 @@ class ModelFiles:
     """Column and MLflow type of each answer."""
     libraries: tuple[str, ...] = ("torch", "transformers", "tokenizers", "safetensors")
     """What answering needs beside `infra.tracking.REQUIREMENTS`."""
+    params: Mapping[str, float | int] = field(default_factory=dict)
+    """What a request may set and what it is otherwise: keyword arguments of the predictor's call."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """What is known of the model once it is saved, its unit in the name: bytes, shares, texts a second. Told with the
     end of its run and beside the run's metrics."""

@@ -92,6 +92,13 @@ def gate(model: str, as_json: bool) -> None:
     "--labels", default="", metavar="A,B,...", help="Which of these a text is, trained on or not (embeddings)."
 )
 @click.option("--nearest", type=click.IntRange(1), metavar="N", help="The N nearest texts of the dataset (embeddings).")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Of an answer: temperature, new_tokens (models that write).",
+)
 @click.option("--no-log", is_flag=True, help="Leave no trace in the inference log that `monitor` reads.")
 @as_json
 def predict(
@@ -103,6 +110,7 @@ def predict(
     time_column: str,
     labels: str,
     nearest: int | None,
+    settings: tuple[str, ...],
     no_log: bool,
     as_json: bool,
 ) -> None:
@@ -121,6 +129,8 @@ def predict(
         raise click.UsageError("--id and --time name columns of --file")
     if (labels or nearest) and (path or (labels and nearest)):
         raise click.UsageError("--labels and --nearest are for inputs, one of them at a time")
+    if settings and (path or labels or nearest):
+        raise click.UsageError("--set is for inputs")
     store = workplace().object_store
     asked = inference.served(store, model)
     if path and out:
@@ -135,7 +145,7 @@ def predict(
     elif nearest:
         answers = inference.nearest(store, asked, inputs, nearest)
     else:
-        answers = inference.predict_inputs(store, asked, inputs, log=not no_log)
+        answers = inference.predict_inputs(store, asked, inputs, not no_log, settings)
     document = {
         "model": asked.version.ref,
         "answers": [{"input": text, **one} for text, one in zip(inputs, answers, strict=True)],

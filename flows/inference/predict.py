@@ -6,8 +6,8 @@ Nothing of a model is loaded before its files were held against their digests an
 import json
 import os
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from flows.evaluate import load_predictor
 from flows.inference.log import BATCH_ROWS, Answered, LogFormat, now, write
 from flows.models import ModelVersion
 from flows.promotion.signatures import verified_files
-from infra.errors import WrongInput
+from infra.errors import WrongInput, choices
 from infra.progress import Progress
 from infra.store import Store
 
@@ -40,6 +40,8 @@ class Served:
     contract: "Contract"
     columns: list[str]
     """What it reads."""
+    params: dict[str, Any] = field(default_factory=dict)
+    """What a request may set, and what it is otherwise."""
 
 
 def served(store: Store, reference: str) -> Served:
@@ -47,18 +49,39 @@ def served(store: Store, reference: str) -> Served:
     version = references.resolve(store, reference if "@" in reference or "/" in reference else f"{reference}@champion")
     files = verified_files(store, version)
     contract = registry.contract_of(store, registry.resolve(store, version.dataset))
-    return Served(version, contract, list(files["input_columns"]))
+    return Served(version, contract, list(files["input_columns"]), dict(files.get("params") or {}))
 
 
-def predict_inputs(store: Store, model: Served, inputs: tuple[str, ...], log: bool = True) -> list[dict[str, Any]]:
-    """One answer an input: a text, or a JSON list or object of the columns that the model reads."""
+def predict_inputs(
+    store: Store, model: Served, inputs: tuple[str, ...], log: bool = True, settings: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """One answer an input: a text, or a JSON list or object of the columns that the model reads. settings: `key=value`
+    of what a request may set."""
+    params = _params(model, settings)
     rows, ids = _parsed(model, inputs)
     predictor = load_predictor(store, model.version.model)
-    answers = predictor(rows)
+    answers = predictor(rows, **params)
     if log:
         form = LogFormat(model.version, model.contract, getattr(predictor, "labels", ()))
         write(store, model.version.name, form.table([Answered(ids, now(len(rows)), rows, answers)]))
     return list(answers)
+
+
+def _params(model: Served, settings: Sequence[str]) -> dict[str, Any]:
+    """Raises WrongInput for what the model does not know, or a value of another type."""
+    found: dict[str, Any] = {}
+    for setting in settings:
+        key, _, text = setting.partition("=")
+        if key not in model.params:
+            known = choices(key, model.params) if model.params else "its answers have no settings"
+            raise WrongInput(f"--set {setting}: model {model.version.ref} knows no '{key}'; {known}")
+        kind = type(model.params[key])
+        try:
+            found[key] = kind(text)
+        except ValueError as error:
+            what = "a number" if kind is float else "a whole number"
+            raise WrongInput(f"--set {setting}: give {what}, such as {key}={model.params[key]}") from error
+    return found
 
 
 def zero_shot(store: Store, model: Served, texts: tuple[str, ...], labels: list[str]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,7 @@ class Library(World):
         training = Training(steps=steps, batch_size=32, learning_rate=1e-2, validate_every=1e9, diagnose_every=None)
         task, _ = loop.train(recipe, training, loop.World(), Silent())
         files = recipe.save(task, folder / "model")
-        model = artifacts.commit_folder(
-            self.store, "models", folder / "model", {"files": {"loader": files.loader, "input_columns": ["text"]}}
-        )
+        model = artifacts.commit_folder(self.store, "models", folder / "model", {"files": asdict(files)})
         version = models.add_version(
             self.store, name="animals", run=f"animals-{steps}", experiment={"recipe": "gpt"}, model=model.digest,
             package="models:/none", package_digest="1" * 64, dataset=self.references["old"], author="mel",
@@ -152,6 +151,28 @@ def test_marks_on_the_page_lie_inside_their_lines(library):
         assert np.isclose(block["rows"][0]["at"] * block["end"] / 100, block["rows"][0]["value"], atol=0.02)
 
 
+def test_a_request_may_set_how_an_answer_is_drawn_and_nothing_else(library):
+    from flows.inference.predict import predict_inputs, served
+
+    asked = served(library.store, library.long.ref)
+
+    def answer(*settings: str) -> str:
+        return predict_inputs(library.store, asked, ("ant number",), False, settings)[0]["label"]
+
+    usual = answer()
+    assert answer("temperature=0.8") == usual and len(answer("new_tokens=5")) == 5
+    assert len({answer(f"answer_seed={seed}", "temperature=3") for seed in range(5)}) > 1
+    for setting, said in (
+        ("temprature=1", "knows no 'temprature'; did you mean 'temperature'"),
+        ("top_k=few", "give a whole number, such as top_k=0"),
+        ("temperature=-1", "temperature: -1.0; give 0 to 100"),
+        ("top_p=0", "top_p: 0.0; give above 0, up to 1"),
+        ("new_tokens=0", "new_tokens: 0; give 1 to"),
+    ):
+        with pytest.raises(WrongInput, match=said):
+            answer(setting)
+
+
 def test_monitor_says_that_it_compares_labels(library):
     from flows.inference.policy import MonitorPolicy
     from flows.inference.predict import predict_inputs, served
@@ -159,7 +180,7 @@ def test_monitor_says_that_it_compares_labels(library):
 
     asked = served(library.store, library.long.ref)
     (answer,) = predict_inputs(library.store, asked, ("ant number",))
-    assert answer["label"]
+    assert len(answer["label"]) == SETTINGS["new_tokens"]
     with pytest.raises(WrongInput, match="is evaluated by language_modelling; monitor compares labels"):
         monitor_step(library.settings, Asked(version=asked.version, policy=MonitorPolicy()))
 

@@ -39,6 +39,9 @@ from training.text import (
 from training.vocabulary import END, UNKNOWN, train_bpe, train_characters
 
 SPLITS = ("train", "validation", "test")
+PARAMS = ("new_tokens", "temperature", "top_k", "top_p", "answer_seed")
+"""Settings that a request may set for itself."""
+MOST_NEW_TOKENS = 8192
 TOKENS_AT_ONCE = 8192
 """Of a forward pass when texts are judged."""
 TRIED_CHARACTERS = 10_000
@@ -205,6 +208,7 @@ class Recipe(task.Recipe):
             loader="training.recipes.gpt:load_predictor",
             input_columns=(column,),
             input_example=({column: example},),
+            params={name: settings[name] for name in PARAMS},
         )
 
 
@@ -261,8 +265,9 @@ class Writer(task.Predictor):
                 f"model folder {folder}: its tokenizer has {self.vocabulary} entries, its model {room}; they do not fit"
             )
 
-    def __call__(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        settings = self.settings
+    def __call__(self, rows: list[dict[str, Any]], **params: Any) -> list[dict[str, Any]]:
+        """params: of PARAMS, in place of the settings."""
+        settings = {**self.settings, **params}
         sampling = Sampling(**{name: settings[name] for name in ("temperature", "top_k", "top_p")})
         return [
             self.write(str(row[self.column]), settings["new_tokens"], sampling, settings["answer_seed"]) for row in rows
@@ -270,6 +275,8 @@ class Writer(task.Predictor):
 
     def write(self, prompt: str, new_tokens: int, sampling: Sampling, seed: int = 0) -> dict[str, Any]:
         """The same prompt, settings and seed have the same answer, whatever is asked beside it. Raises WrongInput."""
+        if not 1 <= new_tokens <= MOST_NEW_TOKENS:
+            raise WrongInput(f"new_tokens: {new_tokens}; give 1 to {MOST_NEW_TOKENS:,}")
         ids = self.read(prompt)
         written, shares = go_on(
             self.model, ids, new_tokens, sampling, stream_seed(seed, "generation", prompt), self.end_id
