@@ -66,6 +66,27 @@ def load_pretrained(auto: Any, folder: Path, **options: Any) -> Any:
     return model
 
 
+def build_encoder(settings: Any, base: Path | None, vocabulary: int) -> Any:
+    """The encoder of `training.recipe.EncoderSettings`: the base's where there is a base, else one with random weights;
+    without a pooler, which nothing would train. vocabulary: entries of the tokenizer. Raises WrongInput where the base
+    has no room for them, or for texts of `max_length`."""
+    from transformers import AutoModel, BertModel
+
+    if base is None:
+        encoder = fresh_bert(BertModel, settings, vocabulary)
+    else:
+        encoder = load_pretrained(AutoModel, base)
+        room = encoder.get_input_embeddings().num_embeddings
+        if vocabulary > room:
+            raise WrongInput(
+                f"from.base {base}: its tokenizer has {vocabulary} entries, its model {room}; give a folder whose two "
+                "fit"
+            )
+        refuse_longer(encoder, settings.max_length)
+    encoder.pooler = None  # DDP waits for every parameter's gradient
+    return encoder
+
+
 def _refuse_unknown(folder: Path) -> None:
     """Before transformers says it in a paragraph."""
     from transformers import CONFIG_MAPPING, __version__

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from infra.artifacts import check_format
 from infra.digests import digest, digest_file
 from infra.errors import WrongInput
 from training.text import read_arrow, write_arrow
@@ -66,8 +67,7 @@ class TextIndex:
         import faiss
 
         body = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        if body["format"] > FORMAT:
-            raise WrongInput(f"index {folder}: has format {body['format']}, newer than this Slipway reads ({FORMAT})")
+        check_format(body, FORMAT, f"index {folder}")
         own = model_digest(folder)
         if body["model"] != own:
             raise WrongInput(

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from infra.errors import WrongInput
 from training import task
 from training.clusters import cluster
-from training.encoders import fresh_bert, load_pretrained, save_pretrained
+from training.encoders import build_encoder, load_pretrained, save_pretrained
 from training.model import label_answers
 from training.pairs import Pairs, Pool, mine_negatives, neighbours, read_pairs, tfidf
 from training.randomness import SampleKeys
@@ -208,20 +208,8 @@ class Recipe(task.Recipe):
         return batch
 
     def build(self) -> Siamese:
-        from transformers import AutoModel, BertModel
-
         settings = self.settings
-        if "base" in self.sources:
-            encoder = load_pretrained(AutoModel, self.sources["base"])
-            room = encoder.get_input_embeddings().num_embeddings
-            if self.report["vocabulary"] > room:
-                raise WrongInput(
-                    f"from.base {self.sources['base']}: its tokenizer has {self.report['vocabulary']} entries, "
-                    f"its model {room}; give a folder whose two fit"
-                )
-        else:
-            encoder = fresh_bert(BertModel, settings, self.report["vocabulary"])
-        encoder.pooler = None  # untrained here, and DDP waits for every parameter's gradient
+        encoder = build_encoder(settings, self.sources.get("base"), self.report["vocabulary"])
         if settings.loss == "cosine":
             return CosineRegression(encoder, self.report["target"])
         if settings.loss == "softmax":

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from infra.errors import WrongInput
 from training import task
-from training.encoders import fresh_bert, load_pretrained, refuse_longer, save_pretrained
+from training.encoders import build_encoder, load_pretrained, save_pretrained
 from training.model import label_answers
 from training.randomness import SampleKeys
 from training.recipe import EncoderSettings, prepared_by
@@ -257,23 +257,10 @@ class Recipe(task.Recipe):
             yield index, task.to_device(pack(tokens, rows[index]), device)
 
     def build(self) -> Classifier:
-        from transformers import AutoModel, BertModel
-
         settings = self.settings
         if settings.calibrate != "none" and not self.num_samples("validation"):
             raise WrongInput("settings.calibrate: there is no validation split to fit it to; give the contract one")
-        if "base" in self.sources:
-            encoder = load_pretrained(AutoModel, self.sources["base"])
-            room = encoder.get_input_embeddings().num_embeddings
-            if self.report["vocabulary"] > room:
-                raise WrongInput(
-                    f"from.base {self.sources['base']}: its tokenizer has {self.report['vocabulary']} entries, "
-                    f"its model {room}; give a folder whose two fit"
-                )
-            refuse_longer(encoder, settings.max_length)
-        else:
-            encoder = fresh_bert(BertModel, settings, self.report["vocabulary"])
-        encoder.pooler = None  # untrained here, and DDP waits for every parameter's gradient
+        encoder = build_encoder(settings, self.sources.get("base"), self.report["vocabulary"])
         if settings.freeze_encoder:
             encoder.requires_grad_(False)
         labels, weights = self.report["labels"], None
