@@ -1,5 +1,6 @@
 """The linear model of texts goes the whole way: fitted without Ray, judged, promoted, asked, recorded, run again."""
 
+import json
 from pathlib import Path
 
 from tests.flows.shop import BAD, GOOD, Shop
@@ -37,3 +38,7 @@ def test_fitted_judged_promoted_asked_recorded_and_run_again(tmp_path: Path) -> 
     assert again["run"] != trained["run"], "it was trained again"
     assert {"test_accuracy", "test_f1", "validation_accuracy"} <= again["figures"].keys()
     assert all(one["within"] for one in again["figures"].values())
+    other = {**json.loads(Path(written["path"]).read_text(encoding="utf-8")), "dataset": "reviews@0"}
+    Path(written["path"]).write_text(json.dumps(other), encoding="utf-8")
+    said = shop.run("recipes", "verify", "--rerun", "reviews", code=3).stderr
+    assert "the record is of reviews@0; register those rows" in said
