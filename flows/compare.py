@@ -66,7 +66,8 @@ def _metrics(before: RunState, after: RunState) -> list[dict[str, Any]]:
     for state in (before, after):
         curves = {name: (values[-1][1], values[-1][0]) for name, values in state.curves().items()}
         ending = {f"test_{name}": (value, state.step) for name, value in (state.ending.get("test") or {}).items()}
-        ends.append(curves | ending)
+        figures = {name: (value, state.step) for name, value in (state.ending.get("figures") or {}).items()}
+        ends.append(curves | ending | figures)
     names = sorted({*ends[0], *ends[1]}, key=lambda name: (_rank(name), name not in ends[0], name not in ends[1], name))
     rows = []
     for name in names:

@@ -190,7 +190,6 @@ def figures_of(store: Store, state: RunState, wanted: set[str]) -> Figures:
     counted: dict[str, Any] = {
         name: ending[name] for name in ("parameters", "steps", "energy_kwh", "co2_kg") if name in ending
     }
-    counted |= ending.get("figures", {})
     counted["seconds"] = round(ending["time"] - state.first["time"], 1)
     counted |= ending.get("figures") or {}  # what the saved model told of itself
     found |= {name: {"value": value} for name, value in counted.items()}

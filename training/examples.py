@@ -2,6 +2,7 @@
 
 import hashlib
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import cache
@@ -103,11 +104,14 @@ def _example_model(name: str) -> "tempfile.TemporaryDirectory[str]":
     return folder
 
 
-def open_recipe(name: str, folder: Path, num_train: int = 200, **settings: Any) -> Any:
-    """The recipe of that name in its tiny preset, opened on prepared example data."""
+def open_recipe(
+    name: str, folder: Path, num_train: int = 200, sources: Mapping[str, Path] | None = None, **settings: Any
+) -> Any:
+    """The recipe of that name in its tiny preset, opened on prepared example data. sources: `example_sources` made
+    elsewhere: transformers saves a model on the first of several workers alone."""
     kind = settings_class(name)
     checked = kind(**{**kind.presets["tiny"], **settings})
-    recipe = load_recipe(name).Recipe(checked, example_sources(name))
+    recipe = load_recipe(name).Recipe(checked, example_sources(name) if sources is None else sources)
     make = EXAMPLES[kind.reads]
     folder.mkdir(parents=True, exist_ok=True)
     if not any(folder.iterdir()):

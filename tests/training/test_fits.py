@@ -141,6 +141,8 @@ def test_the_log_tells_of_the_fit_as_of_a_training(name: str, tmp_path: Path) ->
     assert (state.status, state.attempt) == ("finished", 1)
     assert artifacts.is_whole(store, "models", state.ending["model"])
     assert state.ending["steps"] == state.step >= 1
+    told = artifacts.load(store, "models", state.ending["model"]).facts["files"]["figures"]
+    assert state.ending["figures"] == told
     assert [name for name in state.curves() if name.startswith("validation_")]
     beat = RunLog(store, "example-1").heartbeat(1)
     assert beat is not None and beat["step"] == beat["num_steps"] == state.step, "`runs` reads it"

@@ -153,6 +153,16 @@ def test_what_was_logged_while_mlflow_was_away_is_there_when_it_is_back(
     assert [step for step, _ in history] == list(range(1, 9))
 
 
+def test_what_is_known_of_the_saved_model_stands_beside_the_metrics_once(settings: Settings, log: RunLog) -> None:
+    writer = begin(log)
+    report(writer, range(1, 4))
+    writer.append("finished", model="m", steps=3, figures={"adapter_bytes": 4096.0}, points=[])
+    for _ in range(2):  # the second is a driver that comes later
+        project(settings, log, "figures")
+    found = tracking.metric_history(settings, "figures", RUN, "adapter_bytes")
+    assert list(found.values()) == [[(3, 4096.0)]]
+
+
 def test_findings_are_on_the_runs_page_once(settings: Settings, log: RunLog) -> None:
     writer = begin(log)
     for _ in range(2):

@@ -15,6 +15,7 @@ from tests.training.gloo_group import GlooGroup
 from tests.training.observers import Saving, Silent
 from training import loop
 from training.checkpoint import load_checkpoint, newest_whole
+from training.examples import example_sources
 from training.experiment import Training
 from training.randomness import SampleKeys
 from training.recipe import recipe_names, recipe_summary, settings_class
@@ -150,8 +151,10 @@ def test_resumes_to_the_same_bits(name: str, tmp_path: Path) -> None:
     assert {**broken.points, **resumed.points} == unbroken.points
 
 
-def _train_in_group(world: World, name: str, prepared: str, config: Training) -> tuple[dict[str, Any], Any]:
-    recipe = open_recipe(name, Path(prepared), **NO_DROPOUT)
+def _train_in_group(
+    world: World, name: str, prepared: str, sources: dict[str, Path], config: Training
+) -> tuple[dict[str, Any], Any]:
+    recipe = open_recipe(name, Path(prepared), sources=sources, **NO_DROPOUT)
     observer = Silent()
     task, _ = loop.train(recipe, config, world, observer)
     trained = whole(task, recipe.build, world)  # on rank 0; elsewhere it is the part still
@@ -176,7 +179,8 @@ def test_two_workers_train_what_one_does(
         config = config.model_copy(update={"micro_batch_size": None})
     observer = Silent()
     alone, _ = loop.train(recipe, config.model_copy(update={"micro_batch_size": None}), loop.World(), observer)
-    weights, points = gloo_pair.run(_train_in_group, name, str(tmp_path / "prepared"), config, sharding=sharding)[0]
+    given = (name, str(tmp_path / "prepared"), example_sources(name), config)
+    weights, points = gloo_pair.run(_train_in_group, *given, sharding=sharding)[0]
     for key, value in alone.state_dict().items():
         assert torch.allclose(weights[key], value, atol=1e-6, rtol=1e-5), f"{key} differs"
     for step, values in observer.points.items():
