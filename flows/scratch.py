@@ -234,8 +234,9 @@ def _kill(scratch: Scratch, child: Any, state: RunState, what: str, rank: int, t
     return True
 
 
-def compare_runs(scratch: Scratch, one: str, other: str) -> dict[str, bool]:
-    """Whether two finished runs came to the same bits: weights, optimiser, loss curve, model files, ledger."""
+def compare_runs(scratch: Scratch, one: str, other: str) -> dict[str, Any]:
+    """Whether two finished runs came to the same bits: weights, optimiser, loss curve, model files, ledger; and which
+    tensors of their last checkpoints, of which steps, did not."""
     from safetensors.numpy import load_file
 
     from training.feed import read_ledger
@@ -259,8 +260,12 @@ def compare_runs(scratch: Scratch, one: str, other: str) -> dict[str, bool]:
         attempts = [entry for entry in scratch.log(state.run).entries() if entry["kind"] == "attempt"]
         return read_ledger(scratch.ledger, state.run, attempts)
 
+    tensors, others = last_checkpoint(first), last_checkpoint(second)
+    different = sorted(name for name in tensors.keys() | others.keys() if tensors.get(name) != others.get(name))
     return {
-        "weights_and_optimizer_equal": last_checkpoint(first) == last_checkpoint(second),
+        "last_checkpoints": [first.checkpoints[-1]["step"], second.checkpoints[-1]["step"]],
+        "different_tensors": different,
+        "weights_and_optimizer_equal": not different,
         "model_equal": first.ending["model"] == second.ending["model"],
         "curves_equal": curves(first) == curves(second),
         "ledgers_equal": ledger(first) == ledger(second) and len(ledger(first)) == STEPS,

@@ -187,7 +187,9 @@ class Checkpoints:
         with suppress(SlipwayError):
             for key in self.store.list(f"{self.folder}/"):
                 attempt, step = (int(part) for part in key.removeprefix(f"{self.folder}/").split("/")[:2])
-                if step != best and (attempt in replaced or (attempt == self.attempt and step not in kept)):
+                # Of a later step than this one's, another worker may have written its part already.
+                older = attempt == self.attempt and step not in kept and step < self.steps[-1]
+                if step != best and (attempt in replaced or older):
                     doomed.append(key)
             for attempt in replaced:
                 self.store.sweep(f"{self.folder}/{attempt}")

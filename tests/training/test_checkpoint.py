@@ -304,6 +304,24 @@ def test_checkpoints_of_attempts_before_go_once_there_are_enough_new_ones(tmp_pa
     assert {"2/3", "2/4"} <= set(steps_kept(store)), "an attempt removes nothing of one after it"
 
 
+def test_what_another_worker_writes_of_the_next_checkpoint_is_not_among_the_old_ones(tmp_path: Path) -> None:
+    """At the end of a run a worker may be at its last part while the first one still commits the checkpoint before."""
+    store, entries = FolderStore(tmp_path), list[dict[str, Any]]()
+    pair = [Checkpoints(store, "run", 1, loop.World(rank, 2), keep=2, record=entries.append) for rank in (0, 1)]
+    first, second = pair
+    for step in (1, 2, 3):
+        for one in pair:
+            one.save(step, state_of(step))
+            one.wait()
+        second.heard(2, 0)
+        second.save(step + 1, state_of(step + 1))
+        second.wait()
+        first.heard(2, 0)
+        first.wait()
+    assert steps_kept(store) == ["1/2", "1/3", "1/4"]
+    assert "runs/run/checkpoints/1/4/00001.json" in set(store.list("runs/run/checkpoints/1/4/"))
+
+
 def test_a_part_that_one_worker_lacks_makes_no_checkpoint(tmp_path: Path) -> None:
     store, entries = FolderStore(tmp_path), list[dict[str, Any]]()
     both = [Checkpoints(store, "run", 1, loop.World(rank, 2), keep=2, record=entries.append) for rank in (0, 1)]
