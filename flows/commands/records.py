@@ -18,7 +18,7 @@ def record(runs: tuple[str, ...], as_json: bool) -> None:
     """Write down what finished runs of a shipped experiment reached, beside the experiment.
 
     All runs at once, each given by its id or by the model it became: they may differ in the seed alone. Intervals are
-    over seeds and examples.
+    over seeds and examples. To be run on the machine that trained them: the record names its hardware.
 
     Example: slipway recipes record emotion/1 emotion/2 emotion/3
     """
