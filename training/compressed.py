@@ -1,7 +1,8 @@
 """Linear layers made smaller: as the tensors that are stored, and as the modules that answer.
 
     int8            weight_int8 (out, in) int8 and weight_scale (out,): one symmetric scale a row (Jacob et al., CVPR
-                    2018, §2.1). What the layer reads is rounded as well, anew for each batch, by the engine.
+                    2018, §2.1). What the layer reads is rounded as well, by one scale for all of a batch (torchao: for
+                    each token), so an answer depends a little on what is asked beside it.
     pruning         weight_kept, a bit for each weight, and weight_values, those that are not 0: the largest of all
                     layers together (Han et al., NeurIPS 2015, §3). It saves bytes and no time: answering, it is dense.
     factorisation   weight_up (out, rank) and weight_down (rank, in): outputs projected on their principal directions
