@@ -115,6 +115,7 @@ def _common(states: Sequence[RunState]) -> dict[str, Any]:
             "code": digest(ingredients.get("code", {})),
             "libraries": ingredients.get("libraries", {}),
             "command": _command(ran),
+            "precision": ran.training.precision,
         }
         for field, value in found.items():
             if (before := shared.setdefault(field, value)) != value:
@@ -126,8 +127,9 @@ def _common(states: Sequence[RunState]) -> dict[str, Any]:
 
 
 def _deciding(experiment: Experiment) -> dict[str, Any]:
-    """The part of an experiment that decides a figure, but for the seed and for where a base lies."""
-    learning = {name: value for name, value in experiment.learning.items() if name != "seed"}
+    """The part of an experiment that decides a figure, but for the seed, where a base lies, and the precision that the
+    hardware is fast in, which a record names beside it."""
+    learning = {name: value for name, value in experiment.learning.items() if name not in ("seed", "precision")}
     return {"recipe": experiment.recipe, "dataset": experiment.dataset_name, "settings": experiment.settings,
             "training": learning, "from": sorted(experiment.sources)}  # fmt: skip
 
@@ -150,6 +152,8 @@ def _command(experiment: Experiment) -> str:
         for role, value in experiment.sources.items()
         if value != shipped.sources.get(role)
     ]
+    if experiment.training.precision != shipped.training.precision:
+        given.append(f"--set precision={experiment.training.precision}")
     then = f" && slipway gate {experiment.name}" if settings_class(experiment.recipe).evaluates else ""
     return " ".join(["slipway train", experiment.name, *given, "--set seed=SEED"]) + then
 

@@ -109,6 +109,16 @@ def test_only_finished_runs_of_the_experiment_as_shipped_are_recorded(
     assert not (bench.folder / "records").exists()
 
 
+def test_the_precision_is_the_hardwares_and_is_named(bench: Bench) -> None:
+    """A CPU with AMX is several times as fast in bf16, and one without is several times as slow."""
+    training = load_experiment("words").training
+    body = bench.record(bench.finish(0, [2.0], training=training.model_copy(update={"precision": "bf16"})))
+    assert body["precision"] == "bf16"
+    assert body["command"] == "slipway train words --set precision=bf16 --set seed=SEED"
+    with pytest.raises(Refused, match="differs from words-0000-1 in more than the seed"):
+        bench.record(bench.runs[0], bench.finish(1, [2.0]))
+
+
 def test_runs_of_one_record_differ_in_the_seed_alone(bench: Bench) -> None:
     first = bench.finish(0, [2.0])
     with pytest.raises(WrongInput, match="has the seed 0, as run"):
