@@ -5,8 +5,9 @@ Papers: Jacob et al., CVPR 2018 (8-bit integers); Han et al., NeurIPS 2015, §3 
 How ours differs: nothing is trained afterwards; embeddings stay as they are, and the linear layer that answers.
 Command: slipway train emotion-int8
          slipway train emotion-pruned          (four strengths on the way: the curve of score against size)
-Hardware and time: a minute or two on 2 cores; the experiments' headers say what was measured.
-Expected: int8 within a point of the original at about a quarter of the bytes of the linear layers, and faster.
+Hardware and time: not yet measured; one process, without Ray.
+Expected: int8 within a point of the original at about a quarter of the bytes of the linear layers, and faster; not yet
+measured here: slipway recipes verify --text.
 """
 
 import copy
