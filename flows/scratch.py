@@ -184,7 +184,7 @@ def break_and_mend(
             if len(done) == kills:
                 continue
             room = STEPS - state.attempt_entry["from_step"] - 10
-            span = max(1, min(room, 2 * room // (kills - len(done) + 1)))
+            span = max(1, room // (kills - len(done) + 1))  # a few steps more go by before the signal arrives
             target = state.attempt_entry["from_step"] + source.randint(1, span)
             what, rank = source.choice(["worker", "driver", "checkpoint"]), source.randrange(workers)
             what = "driver" if again else what

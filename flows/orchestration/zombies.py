@@ -6,13 +6,12 @@ forgives one sign that got lost. What was being trained is taken up by the next 
 """
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flows.orchestration.schedule import TAG
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
-    from prefect.events.schemas.automations import AutomationCore
 
 HEARTBEAT_S = 30
 """Prefect's least."""
@@ -64,7 +63,3 @@ def watch(client: "SyncPrefectClient") -> None:
                 client.delete_automation(one.id)
         if not same:
             client.create_automation(wanted)
-
-
-def _said(automation: "AutomationCore") -> dict[str, Any]:
-    return automation.trigger.model_dump(exclude={"id"})

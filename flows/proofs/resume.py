@@ -20,11 +20,9 @@ def prove(options: Options, say: Say) -> dict[str, Any]:
         scratch(Path(folder), max(options.workers, 4 if options.elastic else 0), load_settings().ray_address) as place,
     ):
         command = ["train", "scratch", "--workers", str(options.workers)]
+        broken, kills = break_and_mend(place, command, options.kills, options.seed, options.workers, say)
         say("the unbroken run")
-        unbroken = place.ask(*command)["run"]
-        broken, kills = break_and_mend(
-            place, [*command, "--fresh"], options.kills, options.seed, options.workers, say
-        )  # fmt: skip
+        unbroken = place.ask(*command, "--fresh")["run"]
         found: dict[str, Any] = {
             "workers": options.workers,
             "steps": STEPS,
