@@ -169,7 +169,8 @@ def test_an_unknown_gate_is_one_line_that_names_the_nearest():
 
 def test_listing_gates_imports_none_of_them():
     code = (
-        "import sys; from flows.judging import gate; gate.list_gates(); print([m for m in sys.modules if 'flows.gates' in m])"
+        "import sys; from flows.judging import gate; gate.list_gates(); "
+        "print([m for m in sys.modules if 'flows.gates' in m])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=child_environment())
     assert done.stdout.strip() == "[]", done.stderr

@@ -153,7 +153,7 @@ def test_twenty_planted_secrets_are_found_nowhere_afterwards(
         auth = f"admin:{planted['a wrong prefect_auth']}"
         red = run("doctor", code=1, SLIPWAY_TRACKING_URI=wrong, SLIPWAY_PREFECT_AUTH=auth)
         assert b"SLIPWAY_PREFECT_AUTH" in red and b"RED  tracking" in red
-        assert len(planted) == 20
+        assert len(planted) >= 20
 
         prefect, password = f"{url['prefect']}/api", planted["prefect_auth"]
         pages = [fetch(f"{prefect}/{what}/filter", "admin", password, {}) for what in (

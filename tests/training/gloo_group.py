@@ -49,16 +49,16 @@ class GlooGroup:
             pipe.send((function, sharding, arguments))
         answers: dict[int, Any] = {}
         errors: list[str] = []
-        waiting = {pipe: rank for rank, (_, pipe) in enumerate(self.workers)}
+        waiting: dict[Any, int] = {pipe: rank for rank, (_, pipe) in enumerate(self.workers)}
         while waiting:
             ready = wait(list(waiting), 5 if errors else PATIENCE_S)
             if not ready:
                 errors += [f"rank {rank} does not answer" for rank in waiting.values()]
                 break
-            for pipe in ready:
-                rank = waiting.pop(pipe)
+            for one in ready:
+                rank = waiting.pop(one)
                 try:
-                    whole, answers[rank] = pipe.recv()
+                    whole, answers[rank] = self.workers[rank][1].recv()
                 except EOFError:
                     whole, answers[rank] = False, "died"
                 if not whole:

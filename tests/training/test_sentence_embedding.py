@@ -34,7 +34,7 @@ OTHERS = ("softmax", "triplet")
 def loss(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """One objective after another as the recipe's `tiny`."""
     presets = settings_class(NAME).presets
-    monkeypatch.setitem(presets, "tiny", {**presets["tiny"], "loss": request.param})
+    monkeypatch.setitem(presets, "tiny", {**presets["tiny"], "loss": request.param, "alike": 3})
     return request.param
 
 
@@ -56,8 +56,9 @@ def test_each_objective_starts_where_nothing_is_known(loss: str, tmp_path: Path)
     recipe = open_recipe(NAME, tmp_path, dropout=0.0)
     torch.manual_seed(0)
     task = recipe.build()
+    batch = every_recipe.batch_of(recipe, 64)
     with torch.no_grad():
-        found = float(task(every_recipe.batch_of(recipe, 64))["loss"]) / 64
+        found = float(task(batch)["loss"]) / task.counts(batch)["loss"]
     assert found == pytest.approx(task.initial_losses()["loss"], rel=0.15)
 
 
@@ -65,7 +66,7 @@ def _train(world: World, prepared: str, loss: str) -> tuple[dict[str, Any], Any]
     config = Training(
         steps=4, batch_size=15, optimizer="sgd", learning_rate=0.1, clip_norm=None, weight_decay=0, validate_every=0.2
     )
-    recipe = open_recipe(NAME, Path(prepared), dropout=0.0, loss=loss)
+    recipe = open_recipe(NAME, Path(prepared), dropout=0.0, loss=loss, alike=3)
     observer = Silent()
     task, _ = loop.train(recipe, config, world, observer)
     trained = whole(task, recipe.build, world)
@@ -88,7 +89,7 @@ def test_four_workers_train_what_one_does(loss: str, tmp_path: Path) -> None:
 
 
 def test_in_batch_loss_is_the_cross_entropy_over_all_texts_that_do_not_belong(tmp_path: Path) -> None:
-    recipe = open_recipe(NAME, tmp_path, dropout=0.0, loss="in_batch", hard_negatives="tfidf")
+    recipe = open_recipe(NAME, tmp_path, dropout=0.0, loss="in_batch", alike=0, hard_negatives="tfidf")
     torch.manual_seed(0)
     task = recipe.build()
     batch = dict(every_recipe.batch_of(recipe, 6))
@@ -112,7 +113,7 @@ def test_in_batch_loss_is_the_cross_entropy_over_all_texts_that_do_not_belong(tm
 
 
 def test_a_pair_is_told_apart_from_a_text_drawn_anew_each_epoch_and_alike_on_each_look(tmp_path: Path) -> None:
-    recipe = open_recipe(NAME, tmp_path, loss="triplet")
+    recipe = open_recipe(NAME, tmp_path, loss="triplet", alike=0)
     index = np.arange(50)
     first, again, later = (
         recipe.batch("train", index, SampleKeys.of(0, np.full(50, epoch), index))["texts"].numpy()
@@ -256,6 +257,7 @@ def test_a_passage_is_found_with_the_row_it_is_from(tmp_path: Path) -> None:
         ({"text": ["a b"] * 4}, {}, "needs two texts and a label; recipe text_search"),
         ({"score": ["x", "y", "x", "y"]}, {}, "holds no scores"),
         ({"score": [2.0] * 4}, {}, "every score is 2"),
+        ({"score": [2.0] * 4}, {"loss": "triplet"}, "settings.alike: is missing"),
         ({"score": [2.0] * 4}, {"loss": "softmax"}, "has 1 value; 2 needed"),
         ({"score": ["x", "y", "x", "y"]}, {"loss": "in_batch", "alike": 3.0}, "cannot be held against column 'score'"),
         ({"score": ["x", "y", "x", "y"]}, {"loss": "in_batch", "alike": "z"}, "has 0 pair"),

@@ -126,12 +126,17 @@ class Recipe(task.Recipe):
                 f"contract {contract.name}: has {len(contract.inputs)} input column(s) and label {contract.label}; "
                 "sentence_embedding needs two texts and a label; recipe text_search learns from texts alone"
             )
+        if self.settings.loss in ("triplet", "in_batch") and self.settings.alike is None:
+            raise WrongInput(
+                f"settings.alike: is missing; settings.loss {self.settings.loss} learns from pairs that belong "
+                f"together: say from which '{contract.label}' on, or with which, they do"
+            )
 
     def pairs_of(self, table: Any, inputs: Sequence[str], label: str | None, pool: Pool) -> Pairs:
         settings = self.settings
         pairs = read_pairs(table, inputs, label, pool)
         alike = settings.alike
-        if settings.loss in ("cosine", "softmax") or alike is None:
+        if alike is None or settings.loss in ("cosine", "softmax"):
             return pairs
         try:
             return pairs.only([str(one) == alike if isinstance(alike, str) else float(one) >= alike
@@ -312,7 +317,7 @@ class EmbeddingPredictor(task.Predictor):
         return label_answers(labels, torch.from_numpy(logits).double().softmax(-1).numpy())
 
     def __call__(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        texts = [[str(row[name]) for row in rows] for name in self.inputs]
+        texts = [["" if row[name] is None else str(row[name]) for row in rows] for name in self.inputs]
         if len(texts) == 1:
             found = self.search(texts[0])
             return [{**one[0], "label": one[0]["text"], "confidence": one[0]["score"], "nearest": one} for one in found]
