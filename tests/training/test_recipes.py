@@ -167,7 +167,7 @@ def test_two_workers_train_what_one_does(
 ) -> None:
     """Same order, same losses, same gradients: plain SGD, so that a gradient scaled wrongly cannot hide."""
     config = Training(
-        steps=6, batch_size=15, micro_batch_size=micro_batch_size, optimizer="sgd", learning_rate=0.1,
+        steps=6, batch_size=15, micro_batch_size=micro_batch_size, optimizer="sgd", learning_rate=0.01,
         clip_norm=None, weight_decay=0, validate_every=0.2,
     )  # fmt: skip
     recipe = open_recipe(name, tmp_path / "prepared", **NO_DROPOUT)
