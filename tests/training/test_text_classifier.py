@@ -76,6 +76,7 @@ def test_weighted_losses_are_the_same_in_parts(micro_batch_size: int | None, tmp
     assert all(torch.allclose(weights[key], value, atol=1e-6) for key, value in whole.items())
 
 
+@torch.no_grad()
 def test_ordered_labels_are_in_their_order_and_their_error_is_in_their_unit(tmp_path: Path) -> None:
     recipe = opened(tmp_path / "a", split(stars), ordinal=True)
     assert recipe.report["labels"] == ["2", "10", "30"]
@@ -109,7 +110,8 @@ def test_of_two_classes_the_f1_of_the_second_is_measured_over_any_parts(tmp_path
     expected = f1_score(batch["labels"], said)
     measured = loop.validate(recipe, task, "train", Training(steps=1, batch_size=3), loop.World(), at_most=60)
     assert measured["f1"] == pytest.approx(expected)
-    assert "f1" not in opened(tmp_path / "b", split()).build().measure(batch)
+    with torch.no_grad():
+        assert "f1" not in opened(tmp_path / "b", split()).build().measure(batch)
 
 
 def test_pairs_are_told_apart_and_missing_halves_are_empty_texts(tmp_path: Path) -> None:
