@@ -341,7 +341,8 @@ def test_cryptography_is_imported_where_approvals_are_used_and_nowhere_else(cour
     case = court.case(key=False)
     code = (
         "import sys\nfrom pathlib import Path\nfrom infra.store import FolderStore\n"
-        "from flows import promotion, promotion_log, references\nfrom flows.config import load_config\n"
+        "from flows import references\nfrom flows.config import load_config\n"
+        "from flows.promotion import decisions as promotion, log as promotion_log\n"
         f"store = FolderStore(Path({str(court.world.folder / 'store')!r}))\n"
         f"version = references.resolve(store, {case.version.ref!r})\n"
         f"promotion.promote(store, version, {case.card!r}, author='x')\n"

@@ -295,7 +295,8 @@ def test_a_wrong_policy_gets_one_line(section, message):
 def test_asking_who_is_champion_imports_nothing_heavy(world):
     world.promote(world.candidate())
     code = (
-        "import sys\nfrom pathlib import Path\nfrom infra.store import FolderStore\nfrom flows import promotion_log\n"
+        "import sys\nfrom pathlib import Path\nfrom infra.store import FolderStore\n"
+        "from flows.promotion import log as promotion_log\n"
         f"store = FolderStore(Path({str(world.folder / 'store')!r}))\n"
         "assert promotion_log.champion(store, 'animals') and list(promotion_log.history(store, 'animals'))\n"
         "heavy = 'torch ray mlflow prefect great_expectations pyarrow pandas numpy sklearn scipy matplotlib'.split()\n"

@@ -102,7 +102,7 @@ def test_a_webhook_that_does_not_listen_is_said_without_its_address(
 def test_without_a_server_an_event_costs_no_import() -> None:
     script = (
         "import sys\n"
-        "from flows import events\n"
+        "from flows.orchestration import events\n"
         "from infra.settings import Settings\n"
         "assert not events.emit(Settings(), events.DRIFT_FOUND, 'reviews', {})\n"
         "print([name for name in ('prefect', 'httpx') if name in sys.modules])\n"
