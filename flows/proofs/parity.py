@@ -18,14 +18,17 @@ def prove(options: Options, say: Say, sizes: tuple[int, ...] = SIZES) -> dict[st
     """Starts groups of plain processes; the options change nothing."""
     import torch.multiprocessing as multiprocessing
 
+    from training.examples import example_sources
+
     names = [name for name in recipe_names() if settings_class(name).trains]
     arms: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="slipway-prove-") as folder:
+        sources = {name: example_sources(name) for name in names}
         for name in names:
-            _open(name, Path(folder))  # prepares the data, once for all
+            _open(name, Path(folder), sources[name])  # prepares the data, once for all
         for size in sizes:
             say(f"{len(names)} recipes on {size} worker{'s' * (size > 1)}")
-            multiprocessing.spawn(_work, (size, names, folder), nprocs=size)
+            multiprocessing.spawn(_work, (size, sources, folder), nprocs=size)
         for name in names:
             for size in sizes:
                 for arm in _arms(size):
@@ -42,16 +45,16 @@ def _arms(size: int) -> tuple[str, ...]:
     return ("ddp",) if size == 1 else ("ddp", "fsdp", "wrong")
 
 
-def _open(name: str, folder: Path) -> Any:
+def _open(name: str, folder: Path, sources: dict[str, Path]) -> Any:
     from training.examples import open_recipe
 
     still: dict[str, Any] = (
         {"dropout": 0.0} if "dropout" in settings_class(name).model_fields else {}
     )  # it is keyed by the worker
-    return open_recipe(name, folder / f"prepared-{name}", **still)
+    return open_recipe(name, folder / f"prepared-{name}", sources=sources, **still)
 
 
-def _work(rank: int, size: int, names: list[str], folder: str) -> None:
+def _work(rank: int, size: int, sources: dict[str, dict[str, Path]], folder: str) -> None:
     """One worker of a group; what the loop has done to the gradients when the optimiser gets them is left in files."""
     import torch
     import torch.distributed as dist
@@ -66,11 +69,11 @@ def _work(rank: int, size: int, names: list[str], folder: str) -> None:
     torch.set_num_threads(1)
     if size > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/meeting-{size}", rank=rank, world_size=size)
-    for name in names:
+    for name in sources:
         for arm in _arms(size):
             kind = Careless if arm == "wrong" else World
             world = kind(rank, size, sharding="fsdp" if arm == "fsdp" else "ddp")
-            found = _gradients(_open(name, Path(folder)), world)
+            found = _gradients(_open(name, Path(folder), sources[name]), world)
             if rank == 0:
                 save_file(found, Path(folder) / f"{name}-{size}-{arm}.safetensors")
     if size > 1:
