@@ -63,6 +63,15 @@ def prepared_by(default: Any = ..., **constraints: Any) -> Any:
     return Field(default, json_schema_extra={"stage": "prepare"}, **constraints)
 
 
+def check_heads(hidden_size: int, num_heads: int) -> None:
+    """Raises ValueError, for a validator of settings, where the heads of attention cannot share the width."""
+    if over := hidden_size % num_heads:
+        raise ValueError(
+            f"hidden_size {hidden_size} is no multiple of num_heads {num_heads}; "
+            f"write hidden_size {hidden_size - over + num_heads}, or another num_heads"
+        )
+
+
 class EncoderSettings(RecipeSettings):
     """The settings of recipes that begin with a text encoder: a BERT of these sizes, or the one of `from.base`."""
 
@@ -86,12 +95,7 @@ class EncoderSettings(RecipeSettings):
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Self:
-        if over := self.hidden_size % self.num_heads:
-            fitting = self.hidden_size - over + self.num_heads
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}; "
-                f"write hidden_size {fitting}, or another num_heads"
-            )
+        check_heads(self.hidden_size, self.num_heads)
         return self
 
 

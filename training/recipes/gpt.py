@@ -25,7 +25,7 @@ from training.attention import Boundaries, use_packed_attention
 from training.encoders import load_pretrained, save_pretrained
 from training.generation import Sampling, go_on
 from training.randomness import SampleKeys, stream_seed
-from training.recipe import RecipeSettings, prepared_by
+from training.recipe import RecipeSettings, check_heads, prepared_by
 from training.text import (
     TokenFile,
     Tokens,
@@ -81,8 +81,7 @@ class Settings(RecipeSettings):
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> Self:
-        if self.hidden_size % self.num_heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}")
+        check_heads(self.hidden_size, self.num_heads)
         return self
 
 
