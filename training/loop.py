@@ -264,16 +264,15 @@ def build_optimizer(task: Task, phase: Phase, config: Training) -> torch.optim.O
 
 
 def learning_rate(config: Training, step: int, num_steps: int) -> float:
-    """Linear warm-up, then the schedule's decay to 0 at the end of the run."""
+    """Linear warm-up, then the schedule's decay to the final rate at the end of the run."""
     warmup = round(config.warmup * num_steps)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
     if config.schedule == "constant":
         return config.learning_rate
     share = (step - warmup) / max(num_steps - warmup, 1)
-    if config.schedule == "cosine":
-        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
-    return config.learning_rate * (1 - share)
+    height = 0.5 * (1 + math.cos(math.pi * share)) if config.schedule == "cosine" else 1 - share
+    return config.final_learning_rate + (config.learning_rate - config.final_learning_rate) * height
 
 
 def micro_batches(num_samples: int, config: Training, world: World, additive: bool) -> list[slice]:

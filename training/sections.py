@@ -50,7 +50,9 @@ class Training(Strict):
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from 0."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the learning rate falls after the warm-up, to 0."""
+    """How the learning rate falls after the warm-up."""
+    final_learning_rate: float = Field(0.0, ge=0)
+    """Where the schedule ends; at most `learning_rate`."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: float = Field(0.01, ge=0, le=10)
     """Decoupled weight decay, on matrices only (no biases, no norms)."""
@@ -89,6 +91,10 @@ class Training(Strict):
     def _one_length(self) -> "Training":
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give exactly one of 'epochs' and 'steps'")
+        if self.final_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"final_learning_rate: {self.final_learning_rate:g} is above the peak, {self.learning_rate:g}; lower it"
+            )
         if self.best_by and self.keep != "best":
             raise ValueError("best_by says what 'keep: best' goes by; add that, or take best_by out")
         return self

@@ -43,6 +43,7 @@ def test_settings_are_resolved_with_every_default(tmp_path: Path) -> None:
         ("training: {epochs: 2, batchsize: 16}", "unknown key 'training.batchsize'; did you mean 'batch_size'"),
         ("training: {batch_size: 16}", "exactly one of 'epochs' and 'steps'"),
         ("training: {epochs: 2, steps: 3}", "exactly one of 'epochs' and 'steps'"),
+        ("training: {epochs: 2, final_learning_rate: 0.1}", "0.1 is above the peak, 0.001"),
         ("training: {epochs: -1}", "training.epochs"),
         ("training: {epochs: 1, learning_rate: fast}", "training.learning_rate"),
         ("settings: {max_lenght: 32}", "unknown key 'settings.max_lenght'; did you mean 'max_length'"),

@@ -197,13 +197,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step() -> None:
         run(Breaks)
 
 
-@pytest.mark.parametrize(("schedule", "end"), [("linear", 0.0), ("cosine", 0.0), ("constant", 1.0)])
-def test_the_learning_rate_rises_and_falls_as_scheduled(schedule: str, end: float) -> None:
-    config = Training(steps=100, learning_rate=1.0, warmup=0.1, schedule=schedule)
-    rates = [loop.learning_rate(config, step, 100) for step in range(100)]
+@pytest.mark.parametrize(
+    ("schedule", "final", "end"), [("linear", 0, 0), ("cosine", 0, 0), ("constant", 0, 1), ("linear", 0.3, 0.3),
+                                   ("cosine", 0.3, 0.3)],
+)  # fmt: skip
+def test_the_learning_rate_rises_and_falls_as_scheduled(schedule: str, final: float, end: float) -> None:
+    config = Training(steps=100, learning_rate=1.0, final_learning_rate=final, warmup=0.1, schedule=schedule)
+    rates = [loop.learning_rate(config, step, 100) for step in range(101)]
     assert rates[0] == 0.1 and rates[9] == rates[10] == 1.0
     assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[-1] == pytest.approx(end, abs=0.02)
+    assert rates[-1] == pytest.approx(end)
 
 
 def test_each_step_moves_by_the_scheduled_rate() -> None:
