@@ -16,7 +16,8 @@ from infra.progress import Progress
 from infra.settings import Settings
 from infra.store import Store
 from training.evaluation import Asked, load_kind
-from training.recipe import settings_class
+from training.experiment import validate_experiment
+from training.recipe import RecipeSettings, settings_class
 from training.run_log import RunLog, read_tail
 
 
@@ -72,10 +73,11 @@ def evaluate(settings: Settings, version: ModelVersion, progress: Progress, rand
     if not recipe.evaluates:
         raise WrongInput(f"model {version.ref}: recipe '{version.experiment['recipe']}' has no evaluation on a test "
                          "split; its validation metrics are on its run (slipway runs)")  # fmt: skip
+    chosen = validate_experiment(version.experiment, f"model {version.ref}").recipe_settings
     kind, split = load_kind(recipe.evaluates), judged_split(store, version)
     reads = count_read(store, version, settings.author_name, split)
     progress.update(0, 5, "loading the model")
-    asked = replace(ask(store, version.model, version.dataset, recipe.reads, split), test_reads=reads)
+    asked = replace(ask(store, version.model, version.dataset, chosen, split), test_reads=reads)
     if random_start:
         asked = replace(asked, random_start=load_predictor(store, random_start))
     with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
@@ -85,18 +87,19 @@ def evaluate(settings: Settings, version: ModelVersion, progress: Progress, rand
     return written.digest
 
 
-def ask(store: Store, model: str, dataset: str, reads: str, split: str) -> Asked:
-    """A model (digest) on a split of a dataset version (`name@digest`). reads: what its recipe reads."""
+def ask(store: Store, model: str, dataset: str, recipe: RecipeSettings, split: str) -> Asked:
+    """A model (digest) on a split of a dataset version (`name@digest`). recipe: the settings it was trained with."""
     data = registry.resolve(store, dataset)
     contract = registry.contract_of(store, data)
     columns = [*contract.inputs, *([contract.label] if contract.label else [])]
+    splits = {name: registry.read_split(store, data, name, columns) for name in ("train", "validation", "test")}
     return Asked(
         predictor=load_predictor(store, model),
-        splits={name: registry.read_split(store, data, name, columns) for name in ("train", "validation", "test")},
+        splits={**splits, "train": recipe.learns_from(splits["train"], contract.label)},
         inputs=tuple(contract.inputs),
         label=contract.label,
         texts_only=all(contract.column(name).type == "string" for name in contract.inputs),
-        reads=reads,
+        reads=recipe.reads,
         split=split,
         model=model,
         dataset=dataset,

@@ -59,6 +59,7 @@ def prepare_step(settings: Settings, experiment: Experiment, needs: tuple[str, .
         recipe = load_recipe(experiment.recipe).Recipe(experiment.recipe_settings, folders)
         splits = {name: registry.read_split(store, version, name) for name in ("train", "validation", "test")}
         with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
+            splits["train"] = experiment.recipe_settings.learns_from(splits["train"], contract.label)
             recipe.prepare(splits, contract, Path(scratch), progress.say)
             prepared = artifacts.commit_folder(store, "prepared", Path(scratch))
         return {"prepared": prepared.digest}

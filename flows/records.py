@@ -16,7 +16,7 @@ from typing import Any
 
 from data_contracts import registry
 from flows.compare import run_of
-from flows.evaluate import load_predictor
+from flows.evaluate import ask
 from flows.explanation import explain
 from infra import artifacts
 from infra.artifacts import check_format
@@ -24,7 +24,7 @@ from infra.digests import digest
 from infra.errors import Refused, WrongInput, choices
 from infra.settings import Settings
 from infra.store import Store
-from training.evaluation import Asked, Kind, load_kind
+from training.evaluation import Kind, load_kind
 from training.experiment import FOLDER as EXPERIMENTS
 from training.experiment import Experiment, experiment_path, load_experiment, validate_experiment
 from training.recipe import settings_class
@@ -127,10 +127,11 @@ def _common(states: Sequence[RunState]) -> dict[str, Any]:
 
 
 def _deciding(experiment: Experiment) -> dict[str, Any]:
-    """The part of an experiment that decides a figure, but for the seed, where a base lies, and the precision that the
-    hardware is fast in, which a record names beside it."""
+    """The part of an experiment that decides a figure, but for the seed, the few labels drawn, where a base lies, and
+    the precision that the hardware is fast in, which a record names beside it."""
     learning = {name: value for name, value in experiment.learning.items() if name not in ("seed", "precision")}
-    return {"recipe": experiment.recipe, "dataset": experiment.dataset_name, "settings": experiment.settings,
+    settings = {name: value for name, value in experiment.settings.items() if name != "draw"}
+    return {"recipe": experiment.recipe, "dataset": experiment.dataset_name, "settings": settings,
             "training": learning, "from": sorted(experiment.sources)}  # fmt: skip
 
 
@@ -154,6 +155,8 @@ def _command(experiment: Experiment) -> str:
     ]
     if experiment.training.precision != shipped.training.precision:
         given.append(f"--set precision={experiment.training.precision}")
+    if experiment.settings.get("labels_per_class"):
+        given.append("--set draw=SEED")
     then = f" && slipway gate {experiment.name}" if settings_class(experiment.recipe).evaluates else ""
     return " ".join(["slipway train", experiment.name, *given, "--set seed=SEED"]) + then
 
@@ -202,7 +205,7 @@ def figures_of(store: Store, state: RunState, wanted: set[str]) -> Figures:
         found |= _evaluated(store, state)
         kind = load_kind(recipe.evaluates)
         if any(f"validation_{name}" in wanted - _sure(found) for name in kind.metrics):
-            found |= _on_validation(store, state, kind, recipe.reads)
+            found |= _on_validation(store, state, kind)
     return found
 
 
@@ -224,23 +227,11 @@ def _evaluated(store: Store, state: RunState) -> Figures:
     return {"times_judged": {"value": body["test_reads"]}, **_figures(body)}
 
 
-def _on_validation(store: Store, state: RunState, kind: Kind, reads: str) -> Figures:
+def _on_validation(store: Store, state: RunState, kind: Kind) -> Figures:
     """As an evaluation, of the validation split, which may be looked at as often as one likes."""
-    dataset = state.first["dataset"]
-    version = registry.resolve(store, f"{dataset['name']}@{dataset['digest']}")
-    contract = registry.contract_of(store, version)
-    columns = [*contract.inputs, *([contract.label] if contract.label else [])]
-    asked = Asked(
-        predictor=load_predictor(store, state.ending["model"]),
-        splits={name: registry.read_split(store, version, name, columns) for name in ("train", "validation", "test")},
-        inputs=tuple(contract.inputs),
-        label=contract.label,
-        texts_only=all(contract.column(name).type == "string" for name in contract.inputs),
-        reads=reads,
-        split="validation",
-        model=state.ending["model"],
-        dataset=version.ref,
-    )
+    dataset, ran = state.first["dataset"], validate_experiment(state.first["experiment"], f"run {state.run}")
+    version = f"{dataset['name']}@{dataset['digest']}"
+    asked = ask(store, state.ending["model"], version, ran.recipe_settings, "validation")
     with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
         return _figures(kind.evaluate(asked, Path(scratch), lambda share, note: None))
 

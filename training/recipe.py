@@ -10,13 +10,16 @@ import ast
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from infra import artifacts
 from infra.errors import WrongInput, choices
 from infra.store import Store
+
+if TYPE_CHECKING:
+    import pyarrow
 
 FOLDER = Path(__file__).parent / "recipes"
 
@@ -48,6 +51,10 @@ class RecipeSettings(BaseModel):
         """Whether the losses sum over samples, as `Task.additive` says: else a batch is never split."""
         return True
 
+    def learns_from(self, train: "pyarrow.Table", label: str | None) -> "pyarrow.Table":
+        """Those rows of the training split that are learned from; a simple model beside it learns from the same."""
+        return train
+
     @classmethod
     def prepare_fields(cls) -> set[str]:
         """The settings that what is prepared depends on: changing another prepares nothing again."""
@@ -61,6 +68,30 @@ class RecipeSettings(BaseModel):
 def prepared_by(default: Any = ..., **constraints: Any) -> Any:
     """A settings field that the prepare step depends on."""
     return Field(default, json_schema_extra={"stage": "prepare"}, **constraints)
+
+
+class FewLabels(RecipeSettings):
+    """The settings of recipes that may learn from a few labels of each class: what little labelled data would give."""
+
+    labels_per_class: int | None = prepared_by(None, ge=1)
+    """Training rows of each label that are learned from, all of a label that has fewer; null: every row."""
+    draw: int = prepared_by(0, ge=0)
+    """Which of the many possible such draws."""
+
+    def learns_from(self, train: "pyarrow.Table", label: str | None) -> "pyarrow.Table":
+        if self.labels_per_class is None or label is None:
+            return train
+        import numpy as np
+
+        # By row id and a generator of each label's own, so that neither order nor another label changes a draw.
+        train = train.filter(train[label].is_valid())
+        ids, answers = (np.array(train[name].to_pylist(), dtype=object).astype(str) for name in ("row_id", label))
+        chosen: list[int] = []
+        for number, one in enumerate(np.unique(answers)):
+            rows = np.flatnonzero(answers == one)
+            rows = rows[np.argsort(ids[rows])]
+            chosen.extend(np.random.default_rng([self.draw, number]).permutation(rows)[: self.labels_per_class])
+        return train.take(np.sort(chosen))
 
 
 def check_heads(hidden_size: int, num_heads: int) -> None:

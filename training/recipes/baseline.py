@@ -21,7 +21,7 @@ from infra.errors import WrongInput
 from training import fit
 from training.baseline import choose_strength, joined, logistic_regression, tfidf
 from training.model import label_answers
-from training.recipe import RecipeSettings
+from training.recipe import FewLabels
 from training.temperature import fit_temperature
 from training.text import read_json, write_json
 
@@ -34,7 +34,7 @@ TRIED: dict[str, tuple[str, tuple[float, ...]]] = {
 """What the strength is called, and those tried: inverse regularisation, or counts added to each word's own."""
 
 
-class Settings(RecipeSettings):
+class Settings(FewLabels):
     trains: ClassVar[bool] = False
     evaluates: ClassVar[str] = "classification"
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "numpy", "scipy")

@@ -27,7 +27,7 @@ from training import task
 from training.encoders import build_encoder, load_pretrained, save_pretrained
 from training.model import label_answers
 from training.randomness import SampleKeys
-from training.recipe import EncoderSettings, prepared_by
+from training.recipe import EncoderSettings, FewLabels, prepared_by
 from training.temperature import fit_temperature
 from training.text import (
     TokenFile,
@@ -54,7 +54,7 @@ MOST_FEATURES = 250_000_000
 """Numbers, samples x width, that are kept of a frozen encoder: 1 GB."""
 
 
-class Settings(EncoderSettings):
+class Settings(EncoderSettings, FewLabels):
     roles: ClassVar[dict[str, str]] = {"base": "the encoder's weights and tokenizer; without it, random weights"}
     evaluates: ClassVar[str] = "classification"
     pooling: Literal["mean", "first"] = "mean"
