@@ -1,8 +1,10 @@
-"""What differs between two runs: configuration, data, code, libraries and where their metrics ended."""
+"""What differs between two runs: configuration, data, code, libraries, where their metrics ended, what was judged."""
 
+import json
 from typing import Any
 
 from flows import models, references
+from flows.evaluate import newest_evaluation
 from flows.explanation import explain
 from infra.errors import WrongInput, choices
 from infra.store import Store
@@ -17,7 +19,8 @@ def compare(store: Store, first: str, second: str) -> dict[str, Any]:
     """What two runs, each given by its id or by a reference to the model it became, differ in.
 
     Sections `configuration`, `scaling`, `data`, `code`, `libraries` as sentences "field: from A to B", and `metrics`
-    as rows of name, last value of each and the step it is of. Raises WrongInput for a run there is none of.
+    as rows of name, last value of each and the step it is of; `judged` as rows of name, how much better the second is
+    on the rows that both were judged on, row by row, and a 95 % interval. Raises WrongInput for a run there is none of.
     """
     before, after = _state(store, run_of(store, first)), _state(store, run_of(store, second))
     one, two = before.first["experiment"], after.first["experiment"]
@@ -30,6 +33,7 @@ def compare(store: Store, first: str, second: str) -> dict[str, Any]:
         "code": explain(old.get("code", {}), new.get("code", {}), "code"),
         "libraries": explain(old.get("libraries", {}), new.get("libraries", {})),
         "metrics": _metrics(before, after),
+        "judged": _judged(store, before, after),
     }
 
 
@@ -73,6 +77,37 @@ def _metrics(before: RunState, after: RunState) -> list[dict[str, Any]]:
     for name in names:
         (a, at), (b, bt) = (end.get(name, (None, None)) for end in ends)
         rows.append({"metric": name, "first": a, "first_step": at, "second": b, "second_step": bt})
+    return rows
+
+
+def _judged(store: Store, before: RunState, after: RunState) -> list[dict[str, Any]]:
+    """Of the newest evaluation of each; nothing where one has none, or they are of other kinds or other rows."""
+    folders = [
+        newest_evaluation(store, state.first["experiment"].get("name", ""), state.ending.get("model", ""))
+        for state in (before, after)
+    ]
+    if None in folders:
+        return []
+    import numpy as np
+    from pyarrow import parquet
+
+    from training.evaluation import load_kind
+    from training.intervals import compare as paired
+
+    kinds = [json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["task"] for folder in folders if folder]
+    tables = [parquet.read_table(folder / "predictions.parquet") for folder in folders if folder]
+    ids = [np.array(table["row_id"].to_pylist()) for table in tables]
+    common, *places = np.intersect1d(ids[0], ids[1], return_indices=True)
+    if kinds[0] != kinds[1] or not len(common):
+        return []
+    rows = []
+    for name, metric in load_kind(kinds[0]).metrics.items():
+        if all(column in table.column_names for table in tables for column in metric.columns):
+            old, new = (table.select(metric.columns).take(place).to_pydict()
+                        for table, place in zip(tables, places, strict=True))  # fmt: skip
+            found = paired(name, new, old)
+            better = {"better": found.value, "low": found.low, "high": found.high}
+            rows.append({"metric": name, "rows": len(common), **better})
     return rows
 
 

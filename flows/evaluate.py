@@ -1,5 +1,6 @@
 """Evaluate: a model version on the test split of its dataset, beside a simple baseline, as its recipe's kind says."""
 
+import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +86,16 @@ def evaluate(settings: Settings, version: ModelVersion, progress: Progress, rand
         written = artifacts.commit_folder(store, "evaluations", Path(scratch))
     progress.update(5, 5, "")
     return written.digest
+
+
+def newest_evaluation(store: Store, name: str, model: str) -> Path | None:
+    """The files of the newest evaluation of a model (digest) that an experiment of that name became."""
+    steps = [json.loads(store.get(key)) for key in store.list(f"steps/evaluate/{name}/")]
+    ours = [step for step in steps if step["ingredients"]["model"] == model]
+    if not ours:
+        return None
+    newest = max(ours, key=lambda step: step["ended"])
+    return artifacts.fetch(store, artifacts.load(store, "evaluations", newest["output"]["evaluation"]))
 
 
 def ask(store: Store, model: str, dataset: str, recipe: RecipeSettings, split: str) -> Asked:

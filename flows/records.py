@@ -16,9 +16,8 @@ from typing import Any
 
 from data_contracts import registry
 from flows.compare import run_of
-from flows.evaluate import ask
+from flows.evaluate import ask, newest_evaluation
 from flows.explanation import explain
-from infra import artifacts
 from infra.artifacts import check_format
 from infra.digests import digest
 from infra.errors import Refused, WrongInput, choices
@@ -215,14 +214,9 @@ def _sure(figures: Figures) -> set[str]:
 
 def _evaluated(store: Store, state: RunState) -> Figures:
     """Figures of the newest evaluation of the run's model, the baseline's beside them."""
-    newest: dict[str, Any] | None = None
-    for key in store.list(f"steps/evaluate/{state.first['experiment']['name']}/"):
-        step = json.loads(store.get(key))
-        if step["ingredients"]["model"] == state.ending["model"] and (not newest or step["ended"] > newest["ended"]):
-            newest = step
-    if newest is None:
+    folder = newest_evaluation(store, state.first["experiment"]["name"], state.ending["model"])
+    if folder is None:
         return {}
-    folder = artifacts.fetch(store, artifacts.load(store, "evaluations", newest["output"]["evaluation"]))
     body = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     return {"times_judged": {"value": body["test_reads"]}, **_figures(body)}
 

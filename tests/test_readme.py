@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts.contract import parse_contract
+from flows import figures_table, goals
 from flows.config import load_config
 from infra.settings import Settings
 
@@ -53,3 +54,12 @@ def test_every_link_leads_to_a_file(file):
     text = (ROOT / file).read_text(encoding="utf-8")
     linked = [target for target in re.findall(r"\]\(([^)]+)\)", text) if "://" not in target]
     assert [target for target in linked if not (ROOT / target).exists()] == []
+
+
+def test_the_figures_are_those_of_the_records():
+    shown = re.search(
+        r"<!-- figures: begin \(slipway recipes verify (--text) --markdown\) -->\n(.*?)<!--", README, re.DOTALL
+    )
+    assert shown, "README.md has no table of figures"
+    wanted = figures_table.markdown(goals.verify(["text"]))
+    assert shown[2].strip() == wanted, "paste what `slipway recipes verify --text --markdown` prints"

@@ -59,7 +59,7 @@ def schema(recipe: str | None, as_json: bool) -> None:
 @click.option("--all", "everything", is_flag=True, help="Show metrics of layers and of the system too.")
 @as_json
 def compare(first: str, second: str, everything: bool, as_json: bool) -> None:
-    """What two runs differ in: configuration, data, code, libraries, metrics.
+    """What two runs differ in: configuration, data, code, libraries, metrics, and row by row what was judged.
 
     Each is given by its id, or by the model it became.
 
@@ -84,6 +84,10 @@ def _show_differences(body: dict[str, Any], everything: bool) -> None:
     table(metrics, ["metric", "first", "at step", "second", "at step"])
     if left_out := len(body["metrics"]) - len(shown):
         click.echo(f"(+{left_out} of layers and of the system: --all)")
+    if body["judged"]:
+        click.echo(f"\njudged on the same {body['judged'][0]['rows']:,} rows; positive: the second is better")
+        table([[one["metric"], f"{one['better']:+z.4f}", f"{one['low']:+z.4f} to {one['high']:+z.4f}"]
+               for one in body["judged"]], ["metric", "difference", "95 % interval"])  # fmt: skip
 
 
 def _digits(value: float | None) -> str | None:

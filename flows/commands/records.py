@@ -23,13 +23,14 @@ def record(runs: tuple[str, ...], as_json: bool) -> None:
     Example: slipway recipes record emotion/1 emotion/2 emotion/3
     """
     from flows import records
+    from flows.figures_table import told
     from flows.goals import wanted_of
 
     path = records.record(workplace(), runs, wanted_of)
     document = {"path": str(path), **(records.read(path.stem) or {})}
 
     def human(body: dict[str, Any]) -> None:
-        table([[name, _figure(one)] for name, one in body["figures"].items()], ["figure", "mean [95 % interval]"])
+        table([[name, told(one)] for name, one in body["figures"].items()], ["figure", "mean [95 % interval]"])
         click.echo(f"\n{body['path']}: commit it")
 
     emit(document, as_json, human)
@@ -37,15 +38,17 @@ def record(runs: tuple[str, ...], as_json: bool) -> None:
 
 @recipes.command()
 @click.option("--text", "groups", flag_value="text", multiple=True, help="Only the lines of the text recipes.")
+@click.option("--image-text", "groups", flag_value="image-text", multiple=True, help="Of those that see and draw.")
+@click.option("--markdown", is_flag=True, help="As the tables of a README.")
 @click.option("--rerun", metavar="EXPERIMENT", help="Train it again, as its first recorded run was, and compare.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="With --rerun: where a base lies.")
 @as_json
-def verify(groups: Sequence[str], rerun: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+def verify(groups: Sequence[str], rerun: str | None, overrides: tuple[str, ...], markdown: bool, as_json: bool) -> None:
     """What recorded runs of the shipped experiments reached, beside the goals; exit 3 when a line falls short.
 
     Example: slipway recipes verify --text
     """
-    from flows import goals, records
+    from flows import figures_table, goals, records
 
     if rerun:
         document = records.rerun(workplace(create=True), rerun, overrides, goals.wanted_of(rerun))
@@ -56,17 +59,20 @@ def verify(groups: Sequence[str], rerun: str | None, overrides: tuple[str, ...],
     if overrides:
         raise WrongInput("recipes verify: --set goes with --rerun; leave it out")
     lines = goals.verify(list(groups))
-    emit([line.to_json() for line in lines], as_json, _show_lines)
+    human = (lambda _: click.echo(figures_table.markdown(lines))) if markdown else _show_lines
+    emit([line.to_json() for line in lines], as_json, human)
     if short := [f"{line.goal.experiment} {line.goal.metric}" for line in lines if line.status == goals.SHORT]:
         raise Refused(f"recipes: {len(short)} of {len(lines)} lines fall short: {', '.join(short)}")
 
 
 def _show_lines(body: list[dict[str, Any]]) -> None:
+    from flows.figures_table import told
+
     rows = [
         [
             one["experiment"],
             one["title"],
-            _figure(one["figure"]),
+            told(one["figure"]),
             one["wanted"],
             one["status"] + (f" ({one['why']})" if one["why"] else ""),
             one.get("known", ""),
@@ -85,16 +91,10 @@ def _records_folder() -> str:
 
 
 def _show_rerun(body: dict[str, Any]) -> None:
+    from flows.figures_table import told
+
     rows = [
-        [name, f"{one['value']:.4g}", _figure(one["recorded"]), "within" if one["within"] else "OUTSIDE"]
+        [name, f"{one['value']:.4g}", told(one["recorded"]), "within" if one["within"] else "OUTSIDE"]
         for name, one in body["figures"].items()
     ]
     table(rows, ["figure", f"run {body['run']}", "recorded", ""])
-
-
-def _figure(one: dict[str, float] | None) -> str:
-    """0.931 [0.919, 0.942], 3 seeds."""
-    if one is None:
-        return ""
-    interval = f" [{one['low']:.4g}, {one['high']:.4g}]" if one["low"] != one["high"] else ""
-    return f"{one['value']:.4g}{interval}, {one['seeds']:g} seed{'s' * (one['seeds'] != 1)}"

@@ -9,9 +9,11 @@ from click.testing import CliRunner
 
 from flows import models
 from flows.cli import cli
+from infra import artifacts
 from infra.settings import load_settings
 from infra.store import Store
 from training import run_log
+from training.evaluation import write
 from training.run_log import RunLog
 
 OLD, NEW = "reviews-ffff-1", "reviews-0000-1"
@@ -77,6 +79,32 @@ def test_compare_takes_models_and_runs_and_tells_first_what_people_look_for(stor
     assert told["configuration"] == ["training.learning_rate: from 0.01 to 0.02"]
     names = [one["metric"] for one in told["metrics"]]
     assert names == ["validation_accuracy", "loss", "test_accuracy", "layer/0/norm", "lr", "system/cpu"]
+
+
+def judge(store: Store, folder: Path, model: str, answers: list[str], ended: int) -> None:
+    """An evaluation of four rows whose answers are these."""
+    table = {"row_id": list("abcd")[: len(answers)], "label": list("xxyy")[: len(answers)], "prediction": answers}
+    (folder / model).mkdir()
+    write(folder / model, {"task": "classification"}, table)
+    digest = artifacts.commit_folder(store, "evaluations", folder / model).digest
+    step = {"ingredients": {"model": model}, "ended": ended, "output": {"evaluation": digest}}
+    store.create(f"steps/evaluate/reviews/{model}", json.dumps(step).encode())
+
+
+def test_compare_pairs_what_was_judged_row_by_row(store: Store, tmp_path: Path) -> None:
+    for run_id, model in (("reviews-aaaa-1", "first"), ("reviews-bbbb-1", "second")):
+        log = RunLog(store, run_id)
+        log.append("run", experiment={"name": "reviews"})
+        log.append("attempt", 1, from_step=0)
+        log.append("finished", 1, steps=1, model=model, points=[])
+    assert ask("compare", "reviews-aaaa-1", "reviews-bbbb-1")["judged"] == []
+    judge(store, tmp_path, "first", ["y", "x", "y", "x"], 1)
+    judge(store, tmp_path, "second", ["x", "x", "y"], 2)
+    judged = {one["metric"]: one for one in ask("compare", "reviews-aaaa-1", "reviews-bbbb-1")["judged"]}
+    assert judged["accuracy"]["rows"] == 3, "the row that only one has answered counts for none"
+    assert judged["accuracy"]["better"] == pytest.approx(1 / 3)
+    assert judged["accuracy"]["low"] <= 1 / 3 <= judged["accuracy"]["high"]
+    assert "on the same 3 rows" in run("compare", "reviews-aaaa-1", "reviews-bbbb-1")
 
 
 def test_compares_table_has_four_digits_and_leaves_layers_and_system_out_unless_asked(store: Store) -> None:
