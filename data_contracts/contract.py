@@ -159,6 +159,11 @@ class Contract:
         return next(column for column in self.columns if column.name == name)
 
 
+def image_columns(name: str) -> list[str]:
+    """The columns that an image is read from: its pixels, and those that tell their shape."""
+    return [name, *(f"{name}_{suffix}" for suffix in DERIVED)]
+
+
 def shipped() -> list[str]:
     return sorted(path.name.removesuffix(SUFFIX) for path in CONTRACTS.glob(f"*{SUFFIX}"))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts import registry
+from data_contracts.contract import Contract, image_columns
 from flows import references
 from flows.code_key import code_of
 from flows.models import ModelVersion
@@ -102,12 +103,13 @@ def ask(store: Store, model: str, dataset: str, recipe: RecipeSettings, split: s
     """A model (digest) on a split of a dataset version (`name@digest`). recipe: the settings it was trained with."""
     data = registry.resolve(store, dataset)
     contract = registry.contract_of(store, data)
-    columns = [*contract.inputs, *([contract.label] if contract.label else [])]
+    columns = judged_columns(contract)
     splits = {name: registry.read_split(store, data, name, columns) for name in ("train", "validation", "test")}
     return Asked(
         predictor=load_predictor(store, model),
         splits={**splits, "train": recipe.learns_from(splits["train"], contract.label)},
         inputs=tuple(contract.inputs),
+        images=tuple(name for name in contract.inputs if name in contract.images),
         label=contract.label,
         texts_only=all(contract.column(name).type == "string" for name in contract.inputs),
         reads=recipe.reads,
@@ -115,6 +117,14 @@ def ask(store: Store, model: str, dataset: str, recipe: RecipeSettings, split: s
         model=model,
         dataset=dataset,
     )
+
+
+def judged_columns(contract: Contract) -> list[str]:
+    """The inputs, the columns that tell a picture's shape, and the label."""
+    inputs = [
+        column for name in contract.inputs for column in (image_columns(name) if name in contract.images else [name])
+    ]
+    return [*dict.fromkeys(inputs), *([contract.label] if contract.label else [])]
 
 
 def count_read(store: Store, version: ModelVersion, who: str, split: str = "test") -> int:

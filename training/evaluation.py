@@ -43,13 +43,14 @@ class Asked:
     predictor: Any
     """The loaded model (training.model.Predictor)."""
     splits: "Mapping[str, pyarrow.Table]"
-    """train, validation and test: row_id, the contract's inputs, and its label where it names one."""
+    """train, validation and test: row_id, the contract's inputs (an image with the columns that tell its shape), and
+    its label where it names one."""
     inputs: tuple[str, ...]
     label: str | None
     texts_only: bool
     """Whether every input column is text."""
     reads: str
-    """What the recipe reads: "text" or "table"."""
+    """What the recipe reads: "text", "table", "image"."""
     split: str
     """The one that is judged."""
     model: str
@@ -60,10 +61,21 @@ class Asked:
     """How often this model has been evaluated on the split, this time included."""
     random_start: Any = None
     """Predictor of the same network trained from random weights, where that ablation was run."""
+    images: tuple[str, ...] = ()
+    """Those of the input columns that are pictures."""
 
     @property
     def judged(self) -> "pyarrow.Table":
         return self.splits[self.split]
+
+    def rows(self, table: "pyarrow.Table") -> list[dict[str, Any]]:
+        """The inputs of each row of a split, as a predictor is asked them: pictures as arrays."""
+        from training.images import table_arrays
+
+        columns = {
+            name: table_arrays(table, name) if name in self.images else table[name].to_pylist() for name in self.inputs
+        }
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 Say = Callable[[float, str], None]

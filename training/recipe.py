@@ -10,7 +10,7 @@ import ast
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -40,7 +40,8 @@ class RecipeSettings(BaseModel):
     trains: ClassVar[bool] = True
     """Whether gradients train it, in the loop; when not, it is fitted in one go (`training.fit`)."""
     reads: ClassVar[str] = "text"
-    """The kind of data, "text" or "table": the shared tests bring examples of it, the evaluation a baseline for it."""
+    """The kind of data ("text", "table", "image"): the shared tests bring examples of it, the evaluation a baseline for
+    it."""
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "tokenizers", "numpy")
     """Those that what is learned depends on: another version of one trains again."""
     evaluates: ClassVar[str] = ""
@@ -128,6 +129,19 @@ class EncoderSettings(RecipeSettings):
     def _heads_share_the_width(self) -> Self:
         check_heads(self.hidden_size, self.num_heads)
         return self
+
+
+class ImageSettings(RecipeSettings):
+    """The settings of recipes that read pictures, each made square and resized (rules: training.images)."""
+
+    reads: ClassVar[str] = "image"
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "numpy", "pillow")
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"image_size": 8}}
+
+    image_size: int = prepared_by(28, ge=4, le=1024)
+    """Side in pixels that every picture is brought to."""
+    channels: Literal[1, 3] = prepared_by(1)
+    """1: grey; 3: red, green, blue."""
 
 
 def recipe_path(name: str) -> Path:

@@ -145,11 +145,11 @@ def write_tokens(path: Path, tokens: Tokens, columns: Mapping[str, Any]) -> None
     write_arrow(path, {**columns, **arrays})
 
 
-def write_arrow(path: Path, columns: Mapping[str, Any]) -> None:
+def write_arrow(path: Path, columns: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
     """One uncompressed Arrow file of these columns. Same input, same bytes."""
     import pyarrow as pa
 
-    table = pa.table(dict(columns)).combine_chunks()
+    table = pa.table(dict(columns)).combine_chunks().replace_schema_metadata(metadata)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
 
