@@ -42,3 +42,16 @@ def test_fitted_judged_promoted_asked_recorded_and_run_again(tmp_path: Path) -> 
     Path(written["path"]).write_text(json.dumps(other), encoding="utf-8")
     said = shop.run("recipes", "verify", "--rerun", "reviews", code=3).stderr
     assert "the record is of reviews@0; register those rows" in said
+
+
+def test_with_few_labels_the_simple_model_beside_it_learns_from_the_same_rows(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, "127.0.0.1:1")
+    (shop.folder / "reviews.yaml").write_text(
+        "recipe: baseline\ndataset: reviews\nsettings: {labels_per_class: 2, strengths: [1, 10, 30]}\ngates: {contract: {}}\n",
+        encoding="utf-8",
+    )
+    shop.run("data", "register", "reviews.odcs.yaml")
+    shop.ask("train", "reviews")
+    metrics = shop.ask("gate", "reviews")["metrics"]
+    assert 0 < metrics["model"]["accuracy"]["value"] < 0.99, "four rows are too few to learn it"
+    assert metrics["baseline"]["accuracy"]["value"] == metrics["model"]["accuracy"]["value"], "they are one model"
