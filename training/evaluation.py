@@ -13,13 +13,14 @@ a baseline answers too; and `metrics.json`, with
     majority     what knowing next to nothing reaches: label (what it is called), and metrics like the baseline's
     difference   metric -> {value, low, high}, model against baseline, positive where the model is better
 
-Gates, intervals, scorecard and model card then work with it. A page may show more of it in
+Gates, intervals, scorecard and model card then work with it. Pictures given to `write` lie beside the two files, named
+under `pictures` in metrics.json; the scorecard shows them, and the run in MLflow gets them. A page may show more in
 `flows/judging/figures_<kind>.html`. No heavy import at a file's top: gates' settings are checked with these metrics.
 """
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -78,6 +79,17 @@ class Asked:
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
+@dataclass(frozen=True)
+class Picture:
+    """What an evaluation shows people."""
+
+    name: str
+    """Of its file, without `.png`."""
+    title: str
+    """What is seen, above the picture."""
+    png: bytes
+
+
 Say = Callable[[float, str], None]
 """(share done, note)"""
 
@@ -123,13 +135,19 @@ def load_kind(name: str) -> Kind:
     return import_module(f"training.evaluations.{name}").KIND
 
 
-def write(folder: Path, body: Mapping[str, Any], columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the two files. Returns what metrics.json holds."""
+def write(
+    folder: Path, body: Mapping[str, Any], columns: Mapping[str, Any], pictures: Sequence[Picture] = ()
+) -> dict[str, Any]:
+    """Write the two files, and the pictures beside them. Returns what metrics.json holds."""
     import pyarrow
     from pyarrow import parquet
 
     metrics = {"format": FORMAT, **body}
     folder.mkdir(parents=True, exist_ok=True)
+    if pictures:
+        metrics["pictures"] = [{"file": f"{picture.name}.png", "title": picture.title} for picture in pictures]
+    for picture in pictures:
+        (folder / f"{picture.name}.png").write_bytes(picture.png)
     parquet.write_table(pyarrow.table(dict(columns)), folder / "predictions.parquet", compression="zstd")
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, ensure_ascii=False), encoding="utf-8")
     return metrics

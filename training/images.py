@@ -199,7 +199,7 @@ def convert(image: "Image.Image", size: int, channels: int) -> np.ndarray:
         image = _squared(image)
     if image.width != size:
         image = image.resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(image, np.uint8).reshape(size, size, channels)
+    return np.array(image, np.uint8).reshape(size, size, channels)  # a copy: PIL's own memory is read-only
 
 
 def _squared(image: "Image.Image") -> "Image.Image":

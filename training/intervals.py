@@ -325,7 +325,7 @@ def acceleration(statistic: "Statistic", counts: "np.ndarray") -> float:
         return 0.0  # without the only row nothing is left
     without = np.concatenate(
         [
-            statistic(counts[None] - np.eye(len(counts), dtype=counts.dtype)[start : start + 256])
+            statistic(counts[None] - np.eye(min(256, len(counts) - start), len(counts), start, dtype=counts.dtype))
             for start in range(0, len(counts), 256)
         ]
     )

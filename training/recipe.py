@@ -144,6 +144,27 @@ class ImageSettings(RecipeSettings):
     """1: grey; 3: red, green, blue."""
 
 
+class CodecSettings(ImageSettings):
+    """The settings of recipes that bring pictures down to a small grid of vectors and back (training.convolutions)."""
+
+    evaluates: ClassVar[str] = "reconstruction"
+    halvings: int = Field(2, ge=0, le=8)
+    """How often the side is halved on the way to the grid: 28 pixels become 7 places by 2."""
+    hidden_size: int = Field(64, ge=1, le=4096)
+    """Channels of the convolutions; a multiple of 8 is normalised in groups of 8."""
+    num_blocks: int = Field(1, ge=0, le=32)
+    """Residual blocks of two convolutions at each size, of encoder and decoder each."""
+
+    @model_validator(mode="after")
+    def _size_can_be_halved(self) -> Self:
+        if over := self.image_size % 2**self.halvings:
+            raise ValueError(
+                f"image_size {self.image_size} cannot be halved {self.halvings} times; write image_size "
+                f"{self.image_size - over + 2**self.halvings}, or fewer halvings"
+            )
+        return self
+
+
 def recipe_path(name: str) -> Path:
     """Raises WrongInput, listing the recipes, when there is none of that name."""
     path = FOLDER / f"{name}.py"
