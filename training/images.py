@@ -218,7 +218,7 @@ def to_tensor(pixels: np.ndarray) -> "torch.Tensor":
     """(n, H, W, C) uint8 -> (n, C, H, W) float32 in [-1, 1]."""
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).float() / 127.5 - 1
+    return torch.from_numpy(pixels.transpose(0, 3, 1, 2).astype(np.float32, order="C")) / 127.5 - 1
 
 
 def to_pixels(tensor: "torch.Tensor") -> np.ndarray:

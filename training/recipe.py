@@ -165,6 +165,64 @@ class CodecSettings(ImageSettings):
         return self
 
 
+class PatchSettings(ImageSettings):
+    """The settings of recipes that begin with a vision transformer of these sizes, or the one of `from.base`."""
+
+    libraries: ClassVar[tuple[str, ...]] = (*ImageSettings.libraries, "transformers")
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "tiny": {"image_size": 8, "patch_size": 2, "hidden_size": 32, "num_layers": 2, "intermediate_size": 64}
+    }
+
+    patch_size: int = Field(4, ge=1, le=256)
+    """Side in pixels of the squares that a picture is cut into; unused with `from.base`, as are the next four."""
+    hidden_size: int = Field(128, ge=8, le=8192)
+    """Width of the transformer."""
+    num_layers: int = Field(4, ge=1, le=96)
+    num_heads: int = Field(4, ge=1, le=128)
+    intermediate_size: int = Field(512, ge=8, le=65536)
+    """Width of the feed-forward layers."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """On embeddings, attention, feed-forward outputs, and on what is read off them."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        check_heads(self.hidden_size, self.num_heads)
+        if over := self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}; "
+                f"write image_size {self.image_size - over + self.patch_size}, or another patch_size"
+            )
+        return self
+
+
+class Augmentation(BaseModel):
+    """What chance does to a training picture, anew each epoch (`training.images.augment`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    shift: float = Field(0.0, ge=0, le=0.5)
+    """Share of the side that it moves at most, each way."""
+    rotate: float = Field(0.0, ge=0, le=180)
+    """Degrees that it turns at most, each way."""
+    zoom: float = Field(0.0, ge=0, lt=1)
+    """It grows or shrinks by at most this share."""
+    flip: bool = False
+    """Left and right change places half of the time."""
+
+
+class ImageClassifierSettings(ImageSettings, FewLabels):
+    """The settings of recipes that tell what a picture shows."""
+
+    evaluates: ClassVar[str] = "classification"
+
+    augmentation: Augmentation = Augmentation()
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of each target spread evenly over all labels (Szegedy et al., CVPR 2016, §7)."""
+    calibrate: Literal["none", "temperature"] = "none"
+    """`temperature`: after training one number is fitted to the validation split and packaged with the model, so that
+    it is as sure as it is right (training.temperature)."""
+
+
 def recipe_path(name: str) -> Path:
     """Raises WrongInput, listing the recipes, when there is none of that name."""
     path = FOLDER / f"{name}.py"
