@@ -52,23 +52,24 @@ class TextIndex:
             faiss.omp_set_num_threads(threads)
         return cls(graph, pa.table({"row_id": list(row_ids), "text": list(texts)}))
 
-    def save(self, folder: Path) -> None:
-        """Into the folder of the model whose embeddings these are."""
+    def save(self, folder: Path, model: Path | None = None) -> None:
+        """Into the folder of the model whose embeddings these are; or one below it, then that is `model`."""
         import faiss
 
+        folder.mkdir(exist_ok=True)
         faiss.write_index(self.graph, str(folder / "index.faiss"))
         write_arrow(folder / "texts.arrow", {name: self.texts[name] for name in self.texts.column_names})
-        body = {"format": FORMAT, "model": model_digest(folder), "texts": len(self), "width": self.graph.d}
+        body = {"format": FORMAT, "model": model_digest(model or folder), "texts": len(self), "width": self.graph.d}
         (folder / "index.json").write_text(json.dumps(body, indent=1, sort_keys=True), encoding="utf-8")
 
     @classmethod
-    def open(cls, folder: Path) -> "TextIndex":
+    def open(cls, folder: Path, model: Path | None = None) -> "TextIndex":
         """Raises WrongInput for the index of another model: its scores would mean nothing."""
         import faiss
 
         body = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         check_format(body, FORMAT, f"index {folder}")
-        own = model_digest(folder)
+        own = model_digest(model or folder)
         if body["model"] != own:
             raise WrongInput(
                 f"index {folder}: was built for model {body['model'][:12]}, and this is {own[:12]}; train again, which "

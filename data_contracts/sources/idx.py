@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from data_contracts.captions import captions
 from data_contracts.places import Place, places
 from infra.errors import WrongInput, choices
 
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from data_contracts.contract import Contract
     from infra.progress import Progress
 
-SERVER = {"path": str, "format": str, "files": list, "classes": list}
+SERVER = {"path": str, "format": str, "files": list, "classes": list, "caption": str}
 """path: a folder; files: images, labels, images, labels ...: each file of images is followed by that of its labels;
-classes: names of the labels 0, 1, 2 ...; without them labels stay numbers. Columns: image, label."""
+classes: names of the labels 0, 1, 2 ...; without them labels stay numbers; caption: "a photo of a {label}" makes a
+column of such texts. Columns: image, label, caption."""
 
 BATCH_ROWS = 4096
 MAX_SIDE = 4096
@@ -125,12 +127,14 @@ def _read_pair(contract: "Contract", images: Place, labels: Place) -> "Iterator[
                 raise WrongInput(
                     f"{classed.where}: row {row}: label {label.max()} has no name; slipway.classes lists {len(classes)}"
                 )
+            named_labels = pa.array(label, pa.uint8()) if classes is None else pa.array(classes).take(pa.array(label))
             columns = {
                 "image": image,
                 "image_width": pa.array([width] * rows, pa.int32()),
                 "image_height": pa.array([height] * rows, pa.int32()),
                 "image_mode": pa.array(["L"] * rows, pa.string()),
-                "label": pa.array(label, pa.uint8()) if classes is None else pa.array(classes).take(pa.array(label)),
+                "label": named_labels,
+                **captions(contract, named_labels),
             }
             yield _named(contract, columns).replace_schema_metadata({"file": images.name, "row": str(start + 1)})
         pixels.end()

@@ -26,7 +26,11 @@ WHOLE = {
     "drift-elec2": ("drift_elec2", 45312),
     "drift-weather": ("drift_weather", 18159),
 }
-DIGITS = {"fashion_mnist": ("fashion_mnist", 60000, 10000), "mnist": ("mnist", 60000, 10000)}
+DIGITS = {
+    "fashion_mnist": ("fashion_mnist", 60000, 10000),
+    "fashion_mnist-captions": ("fashion_mnist", 60000, 10000),
+    "mnist": ("mnist", 60000, 10000),
+}
 ELSEWHERE = {"library-docs", "library-docs-text"}
 PARTS = {"bike"}
 """Of a set that is there whole under another name."""
@@ -77,7 +81,8 @@ def test_the_published_test_images_are_the_test_split(name: str, stores: FolderS
     assert (counts["train"] + counts["validation"], counts["test"]) == (train, test)
     assert 0.09 < counts["validation"] / train < 0.11
     first = read_split(stores, version, "test").slice(0, 1).to_pylist()[0]
-    assert len(first["image"]) == 28 * 28 and first["label"] == {"mnist": 7, "fashion_mnist": "Ankle boot"}[name]
+    assert len(first["image"]) == 28 * 28 and first["label"] == (7 if name == "mnist" else "Ankle boot")
+    assert first.get("caption") == ("a photo of a Ankle boot" if name.endswith("captions") else None)
 
 
 @pytest.mark.shared_data

@@ -295,6 +295,23 @@ def test_idx_files_that_are_no_pair_are_refused(tmp_path: Path) -> None:
         read(made, str(tmp_path), tmp_path)
 
 
+def test_a_caption_is_made_of_each_label_and_says_where_it_goes(tmp_path: Path) -> None:
+    (tmp_path / "images").write_bytes(idx(bytes(8), 2, 2, 2))
+    (tmp_path / "labels").write_bytes(idx(b"\1\0", 2))
+    columns = {"image": IMAGE, "caption": "string"}
+    files: dict[str, Any] = {"files": ["images", "labels"], "caption": "a {label}, by hand"}
+    for classes, texts in (
+        (["no", "yes"], ["a yes, by hand", "a no, by hand"]),
+        (None, ["a 1, by hand", "a 0, by hand"]),
+    ):
+        made = make(columns, "idx", **files, **({"classes": classes} if classes else {}))
+        assert [row["caption"] for row in read(made, str(tmp_path), tmp_path)[0]] == texts
+    with pytest.raises(WrongInput, match=r"slipway.caption: 'a label' has no \{label\}"):
+        read(make(columns, "idx", **{**files, "caption": "a label"}), str(tmp_path), tmp_path)
+    with pytest.raises(WrongInput, match="an IDX source has no 'caption'"):
+        read(make(columns, "idx", files=["images", "labels"]), str(tmp_path), tmp_path)
+
+
 def test_a_document_is_cut_where_the_contract_says(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("abcdefghij", encoding="utf-8")
     made = make({"text": "string", "split": "string"}, "corpus", cut={"train": 0.7, "test": 0.3})
