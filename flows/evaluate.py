@@ -20,7 +20,7 @@ from infra.store import Store
 from training.evaluation import Asked, load_kind
 from training.experiment import validate_experiment
 from training.recipe import RecipeSettings, settings_class
-from training.run_log import RunLog, read_tail
+from training.run_log import RunLog, read_state, read_tail
 
 
 def evaluate_step(settings: Settings, name: str, needs: tuple[str, ...], ablation: str = "") -> Step:
@@ -85,6 +85,7 @@ def evaluate(settings: Settings, version: ModelVersion, progress: Progress, rand
     with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
         kind.evaluate(asked, Path(scratch), lambda share, note: progress.update(5 * share, 5, note))
         written = artifacts.commit_folder(store, "evaluations", Path(scratch))
+        _show(settings, version, sorted(Path(scratch).glob("*.png")))
     progress.update(5, 5, "")
     return written.digest
 
@@ -97,6 +98,17 @@ def newest_evaluation(store: Store, name: str, model: str) -> Path | None:
         return None
     newest = max(ours, key=lambda step: step["ended"])
     return artifacts.fetch(store, artifacts.load(store, "evaluations", newest["output"]["evaluation"]))
+
+
+def _show(settings: Settings, version: ModelVersion, pictures: list[Path]) -> None:
+    """Put what an evaluation drew beside the run's metrics; not where its inputs are personal."""
+    from data_contracts.row_sample import personal_columns
+    from infra.tracking import log_files
+
+    store = settings.object_store
+    contract = registry.contract_of(store, registry.resolve(store, version.dataset))
+    if pictures and not personal_columns(contract) & set(contract.inputs):
+        log_files(settings, read_state(RunLog(store, version.run)).mlflow_run, pictures, "pictures")
 
 
 def ask(store: Store, model: str, dataset: str, recipe: RecipeSettings, split: str) -> Asked:

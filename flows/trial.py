@@ -44,8 +44,7 @@ def run_trial(evidence: "Evidence", subject: "Subject") -> Trial:
     evaluation = evidence.evaluation(subject)
     prompted = ["prompt"] if "prompt" in evaluation.columns else []
     recorded = evaluation.predictions(["row_id", "prediction", "confidence", *prompted])
-    if prompted:  # a model that goes on from a text was asked to in some rows
-        recorded = recorded.filter(recorded["prompt"].is_valid())
+    recorded = recorded.filter(recorded["prediction"].is_valid())  # some models were asked in some rows alone
     count = min(ROWS, recorded.num_rows)
     asked = recorded.take([place * recorded.num_rows // count for place in range(count)]).to_pylist()
     if not asked:

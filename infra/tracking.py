@@ -12,7 +12,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -327,12 +327,18 @@ def _versions_of(client: Any, title: str, address: str) -> list[str]:
     return sorted((str(one.version) for one in found if one.source == address), key=int)
 
 
-@_waited_for
 def log_card(settings: Settings, run_id: str, card: Path) -> None:
-    """Put a model card beside the model that the run made; the newest stands. Nothing for a run that MLflow lacks."""
+    """Put a model card beside the model that the run made; the newest stands."""
+    log_files(settings, run_id, [card], "model_card")
+
+
+@_waited_for
+def log_files(settings: Settings, run_id: str, files: Iterable[Path], place: str) -> None:
+    """Put files into a folder of the run's artifacts, over what has their names; nothing where MLflow lacks the run."""
     if run_id:
         with _asking(settings) as client:
-            client.log_artifact(run_id, str(card), "model_card")
+            for path in files:
+                client.log_artifact(run_id, str(path), place)
 
 
 @_waited_for

@@ -86,5 +86,5 @@ def best_quantised(pca: Any, held_out: np.ndarray, bits: float) -> tuple[LinearC
         errors = [float((left + np.square(kept - one.cut(kept)).sum(1)).mean() / size) for one in options]
         best = int(np.argmin(errors))
         found.append((errors[best], options[best]))
-        tried.append({"bits_a_component": each, "components": count, "range": RANGES[best], "error": errors[best]})
+        tried.append({"bits a component": each, "components": count, "range": RANGES[best], "error": errors[best]})
     return min(found, key=lambda one: one[0])[1], tried

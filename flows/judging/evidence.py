@@ -103,12 +103,14 @@ def find_champion(store: Store, name: str) -> Subject | None:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation of one model: the two files that training/evaluation.py describes, verified."""
+    """One evaluation of one model: the files that training/evaluation.py describes, verified."""
 
     metrics: dict[str, Any]
     metrics_file: Cited
     predictions_path: Path
     predictions_file: Cited
+    files: dict[str, Cited] = field(default_factory=dict)
+    """All of them by name, pictures among them."""
 
     def predictions(self, columns: list[str] | None = None) -> "pyarrow.Table":
         from pyarrow import parquet
@@ -166,14 +168,14 @@ class Evidence:
                 raise MissingEvidence(f"{subject.ref}'s evaluation: {found}")
             metrics = json.loads(self.store.get(f"{where}/metrics.json"))
             path = self.store.local_path(f"{where}/predictions.parquet")
-            digests = {name: entry["sha256"] for name, entry in artifact.files.items()}
-            files = [Cited(f"{where}/{name}", digests[name]) for name in ("metrics.json", "predictions.parquet")]
+            files = {name: Cited(f"{where}/{name}", entry["sha256"]) for name, entry in artifact.files.items()}
+            metrics_file, predictions_file = files["metrics.json"], files["predictions.parquet"]
         except (NotFound, ValueError, KeyError) as error:
             raise MissingEvidence(f"{subject.ref}'s evaluation: {error} is missing or unreadable") from error
         for name, wanted in (("model", subject.model), ("dataset", subject.dataset)):
             if metrics.get("subject", {}).get(name) != wanted:
                 raise MissingEvidence(f"{where} is an evaluation of another {name} than {subject.ref}'s")
-        self._read[subject.evaluation] = Evaluation(metrics, files[0], path, files[1])
+        self._read[subject.evaluation] = Evaluation(metrics, metrics_file, path, predictions_file, files)
         return self._read[subject.evaluation]
 
     def version(self, subject: Subject) -> "tuple[Version, Cited]":

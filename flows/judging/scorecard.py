@@ -5,6 +5,7 @@ and dark, phone and paper. Neither holds the time it was made, so the same evide
 from the data and may be hostile: the template escapes everything, and a content security policy forbids scripts.
 """
 
+import base64
 import json
 import math
 import re
@@ -78,12 +79,14 @@ def build_scorecard(
 
     try:
         evaluation = evidence.evaluation(candidate)
-        metrics: dict[str, Any] | None = evaluation.metrics
+        # Pictures are named apart, where they may be shown.
+        metrics: dict[str, Any] | None = {name: it for name, it in evaluation.metrics.items() if name != "pictures"}
         classes = {"label", "prediction", "confidence"} <= set(evaluation.columns)
         mistakes = _mistakes(evaluation.predictions(), evidence, candidate) if classes else []
         samples = {"samples": _samples(evaluation, evidence, candidate)} if "prompt" in evaluation.columns else {}
+        pictures = _pictures(evaluation, evidence, candidate)
     except MissingEvidence:
-        metrics, mistakes, samples = None, [], {}
+        metrics, mistakes, samples, pictures = None, [], {}, []
     card = {
         "format": FORMAT,
         "passed": passed(verdicts),
@@ -104,12 +107,14 @@ def build_scorecard(
         "champion_curves": {name: _thinned(points) for name, points in (champion_curves or {}).items()},
         "mistakes": mistakes,
         **samples,
+        **({"pictures": pictures} if pictures else {}),
         "lineage": asdict(lineage),
     }
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(card, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "scorecard.json").write_text(text, encoding="utf-8")
-    (folder / "scorecard.html").write_text(render(json.loads(text)), encoding="utf-8")
+    images = {picture["file"]: evidence.store.get(picture["file"]) for picture in pictures}
+    (folder / "scorecard.html").write_text(render(json.loads(text), images), encoding="utf-8")
     (folder / "README.md").write_text(model_card(json.loads(text)), encoding="utf-8")
     return card
 
@@ -139,8 +144,8 @@ def headline(verdicts: Sequence[Verdict]) -> str:
     return "May be promoted: " + ("its gate says yes" if len(verdicts) == 1 else f"all {len(verdicts)} gates say yes")
 
 
-def render(card: Mapping[str, Any]) -> str:
-    """The page of a scorecard's JSON."""
+def render(card: Mapping[str, Any], images: Mapping[str, bytes] | None = None) -> str:
+    """The page of a scorecard's JSON. images: the bytes of its pictures, by `file`."""
     environment = pages()
     environment.filters.update(figure=plots.figure, scale=plots.scale, filename=_filename)
     environment.tests["idle"] = compares_nothing
@@ -156,6 +161,11 @@ def render(card: Mapping[str, Any]) -> str:
         titles={name: metric.title for name, metric in METRICS.items()},
         against_baseline=_against_baseline(metrics) if metrics else "",
         figures=plots.compared(metrics, both) if metrics else [],
+        pictures=[
+            {**picture, "base64": base64.b64encode((images or {})[picture["file"]]).decode()}
+            for picture in card.get("pictures") or []
+            if picture["file"] in (images or {})
+        ],
         confusion=plots.confusion(metrics) if metrics else None,
         reliability=plots.reliability(metrics) if metrics else None,
         drift=plots.drift(card["verdicts"]),
@@ -282,6 +292,21 @@ def _samples(evaluation: Evaluation, evidence: Evidence, candidate: Subject) -> 
         return []
     rows = evaluation.predictions(["prompt", "prediction"]).to_pylist()
     return [row for row in rows if row["prompt"] is not None][:MAX_SAMPLES]
+
+
+def _pictures(evaluation: Evaluation, evidence: Evidence, candidate: Subject) -> list[dict[str, str]]:
+    """title, file (its key in the store) and sha256 of the pictures that the evaluation made; none where the inputs are
+    personal."""
+    from data_contracts.row_sample import personal_columns
+
+    contract = evidence.contract(candidate)
+    if personal_columns(contract) & set(contract.inputs):
+        return []
+    found: list[dict[str, str]] = []
+    for picture in evaluation.metrics.get("pictures") or []:
+        if cited := evaluation.files.get(picture["file"]):
+            found.append({"title": picture["title"], "file": cited.key, "sha256": cited.digest})
+    return found
 
 
 def _thinned(points: Sequence[Sequence[float]]) -> list[list[float]]:

@@ -1,10 +1,14 @@
 """The scorecard: the verdict first, everything a promotion is bound to, and nothing in it that runs or calls out."""
 
+import base64
 import json
 import math
+import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
+import numpy as np
 import pytest
 
 from flows.judging.changes import code_changes, experiment_changes, gate_changes
@@ -13,7 +17,9 @@ from flows.judging.gate import parse_gates
 from flows.judging.scorecard import MAX_CURVE_POINTS, MAX_MISTAKES_OF_A_KIND, build_scorecard, headline, render
 from flows.promotion.decisions import champion
 from infra import artifacts
+from infra.digests import digest_bytes
 from tests.flows.conftest import CONTRACT
+from training.images import png_grid
 
 HOSTILE = [
     "<script>alert('owned')</script>",
@@ -144,6 +150,40 @@ def test_page_runs_nothing_and_loads_nothing(world):
     html = world.store.get(next(key for key in world.store.list("scorecards/") if key.endswith(".html"))).decode()
     assert "default-src 'none'" in html and "url(" not in html and "@import" not in html
     assert ("name", "viewport") in page.attributes
+
+
+def with_picture(world: Any, candidate: Any, title: str) -> tuple[Any, bytes]:
+    """The candidate with an evaluation that drew something, and what it drew."""
+    png = png_grid([[np.zeros((8, 8), np.uint8)]])
+    folder = world.folder / "drawn"
+    shutil.copytree(
+        artifacts.fetch(world.store, artifacts.load(world.store, "evaluations", candidate.evaluation)), folder
+    )
+    (folder / "manifest.json").unlink(missing_ok=True)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["pictures"] = [{"file": "drawn.png", "title": title}]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "drawn.png").write_bytes(png)
+    return replace(candidate, evaluation=artifacts.commit_folder(world.store, "evaluations", folder).digest), png
+
+
+def test_pictures_of_an_evaluation_are_in_the_page_and_named_in_the_json(world):
+    candidate, png = with_picture(world, world.candidate(), HOSTILE[1])
+    digest = world.scorecard(candidate)
+    page = page_of(world, digest)
+    assert [value for name, value in page.attributes if name == "src"] == [
+        f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    ]
+    assert page.tags.count("img") == 1 and HOSTILE[1] in page.text, "the title is text"
+    assert any("img-src data:" in value and "default-src 'none'" in value for _, value in page.attributes)
+    (named,) = card_of(world, digest)["pictures"]
+    assert named["sha256"] == digest_bytes(world.store.get(named["file"])) == digest_bytes(png)
+
+
+def test_an_altered_picture_is_no_evidence(world):
+    candidate, _ = with_picture(world, world.candidate(), "drawn")
+    world.store.put(f"evaluations/{candidate.evaluation}/drawn.png", b"another")
+    assert card_of(world, world.scorecard(candidate))["metrics"] is None
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)
@@ -339,10 +379,11 @@ def test_personal_inputs_are_shown_as_hashes_everywhere(world):
     rows = [f"secret {label} lives in house {n},{label}" for n in range(200) for label in ("ant", "bee", "cat")]
     world.add_dataset("secret", "text,label\n" + "\n".join(rows) + "\n", secret)
     first = world.promote(world.candidate(dataset="secret"))
-    candidate = world.candidate(dataset="secret", right=0.8)
+    candidate, _ = with_picture(world, world.candidate(dataset="secret", right=0.8), "drawn from a secret")
     digest = world.scorecard(candidate, champion=first, changes=since(world, candidate, first, []))
     for name in ("scorecard.json", "scorecard.html", "README.md"):
-        assert b"lives in house" not in world.store.get(f"scorecards/{digest}/{name}")
+        found = world.store.get(f"scorecards/{digest}/{name}")
+        assert b"lives in house" not in found and b"drawn from a secret" not in found
     assert all(row["text"].startswith("#") for row in card_of(world, digest)["mistakes"])
 
 

@@ -172,7 +172,7 @@ def _linear(model: Any, pixels: "Mapping[str, np.ndarray]", own: "np.ndarray") -
     pca = fit_pca(pixels["train"], int(model.bits))
     held_out = "validation" if len(pixels["validation"]) else "train"
     codec, tried = best_quantised(pca, pixels[held_out], model.bits)
-    settings: dict[str, Any] = {"bits_a_component": codec.bits, "components": len(codec.axes), "range": codec.reach}
+    settings: dict[str, Any] = {"bits a component": codec.bits, "components": len(codec.axes), "range": codec.reach}
     about = {"name": f"PCA of {model.bits:,.0f} bits", "settings": settings, "tried": tried}
     return codec, about, None
 

@@ -66,7 +66,7 @@ class LatentCodec(Codec):
         )
         self.decoder = decoder(*shape, width, *depth)
         if self.variational:
-            self.log_deviation = nn.Parameter(torch.zeros(()))  # of what the decoder says
+            self.log_deviation = nn.Parameter(torch.zeros(1))  # of what the decoder says; FSDP2 shards no scalar
 
     def posterior(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(N, C, H, W) -> mean and log variance of the latents, (N, L) each; the latter (N, 0) where it is no VAE."""
@@ -114,6 +114,13 @@ class Autoencoder(ReconstructionTask):
     def counts(self, batch: task.Batch) -> dict[str, float]:
         values = float(batch["pixels"].numel())
         return {"reconstruction_loss": values, **({"kl_loss": values} if self.model.variational else {})}
+
+    def measure(self, batch: task.Batch) -> dict[str, tuple[float, float]]:
+        """Of a VAE also `loss`, the negative bound."""
+        found = super().measure(batch)
+        if self.model.variational:
+            found["loss"] = (sum(total for total, _ in found.values()), float(batch["pixels"].numel()))
+        return found
 
     def loss_weight(self, name: str) -> float:
         return self.kl_weight if name == "kl_loss" else 1.0
