@@ -13,9 +13,9 @@ a baseline answers too; and `metrics.json`, with
     majority     what knowing next to nothing reaches: label (what it is called), and metrics like the baseline's
     difference   metric -> {value, low, high}, model against baseline, positive where the model is better
 
-Gates, intervals, scorecard and model card then work with it. Pictures given to `write` lie beside the two files, named
-under `pictures` in metrics.json; the scorecard shows them, and the run in MLflow gets them. A page may show more in
-`flows/judging/figures_<kind>.html`. No heavy import at a file's top: gates' settings are checked with these metrics.
+Gates, intervals, scorecard and model card then work with it. PNG files beside the two are shown by the scorecard and go
+to the run in MLflow; `write` takes them with a title each, which metrics.json keeps under `pictures`. A page may show
+more of it in `flows/judging/figures_<kind>.html`. No heavy import at a file's top: gates' settings are checked with these metrics.
 """
 
 import json

@@ -295,18 +295,18 @@ def _samples(evaluation: Evaluation, evidence: Evidence, candidate: Subject) -> 
 
 
 def _pictures(evaluation: Evaluation, evidence: Evidence, candidate: Subject) -> list[dict[str, str]]:
-    """title, file (its key in the store) and sha256 of the pictures that the evaluation made; none where the inputs are
-    personal."""
+    """title, file (its key in the store) and sha256 of the PNG files that the evaluation wrote; none where the inputs
+    are personal. Titles are in its figures; the name of a file that has none there."""
     from data_contracts.row_sample import personal_columns
 
     contract = evidence.contract(candidate)
     if personal_columns(contract) & set(contract.inputs):
         return []
-    found: list[dict[str, str]] = []
-    for picture in evaluation.metrics.get("pictures") or []:
-        if cited := evaluation.files.get(picture["file"]):
-            found.append({"title": picture["title"], "file": cited.key, "sha256": cited.digest})
-    return found
+    titles = {one["file"]: one["title"] for one in evaluation.metrics.get("pictures") or []}
+    drawn = [name for name in evaluation.files if name.endswith(".png")]
+    titles |= {name: name.removesuffix(".png").replace("_", " ") for name in drawn if name not in titles}
+    cited = {name: evaluation.files[name] for name in titles if name in drawn}
+    return [{"title": titles[name], "file": one.key, "sha256": one.digest} for name, one in cited.items()]
 
 
 def _thinned(points: Sequence[Sequence[float]]) -> list[list[float]]:

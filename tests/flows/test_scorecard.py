@@ -153,7 +153,7 @@ def test_page_runs_nothing_and_loads_nothing(world):
 
 
 def with_picture(world: Any, candidate: Any, title: str) -> tuple[Any, bytes]:
-    """The candidate with an evaluation that drew something, and what it drew."""
+    """The candidate with an evaluation that drew something twice, and what it drew; one of them has a title."""
     png = png_grid([[np.zeros((8, 8), np.uint8)]])
     folder = world.folder / "drawn"
     shutil.copytree(
@@ -164,6 +164,7 @@ def with_picture(world: Any, candidate: Any, title: str) -> tuple[Any, bytes]:
     metrics["pictures"] = [{"file": "drawn.png", "title": title}]
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "drawn.png").write_bytes(png)
+    (folder / "more_of_it.png").write_bytes(png)
     return replace(candidate, evaluation=artifacts.commit_folder(world.store, "evaluations", folder).digest), png
 
 
@@ -171,12 +172,12 @@ def test_pictures_of_an_evaluation_are_in_the_page_and_named_in_the_json(world):
     candidate, png = with_picture(world, world.candidate(), HOSTILE[1])
     digest = world.scorecard(candidate)
     page = page_of(world, digest)
-    assert [value for name, value in page.attributes if name == "src"] == [
-        f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    ]
-    assert page.tags.count("img") == 1 and HOSTILE[1] in page.text, "the title is text"
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    assert [value for name, value in page.attributes if name == "src"] == [source, source]
+    assert page.tags.count("img") == 2 and HOSTILE[1] in page.text, "the title is text"
     assert any("img-src data:" in value and "default-src 'none'" in value for _, value in page.attributes)
-    (named,) = card_of(world, digest)["pictures"]
+    named, other = card_of(world, digest)["pictures"]
+    assert other["title"] == "more of it", "which nothing names"
     assert named["sha256"] == digest_bytes(world.store.get(named["file"])) == digest_bytes(png)
 
 
