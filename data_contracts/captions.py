@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 PLACE = "{label}"
 
 
-def captions(contract: "Contract", labels: "pa.Array") -> "dict[str, pa.Array]":
-    """The column `caption` of rows with these labels, where the contract's server asks for one. Raises WrongInput for a
-    caption that does not say where the label goes."""
+def captions(contract: "Contract", labels: "pa.Array", usual: str | None = None) -> "dict[str, pa.Array]":
+    """The column `caption` of rows with these labels, where the contract asks for one or the source has a usual
+    one. Raises WrongInput for a caption that does not say where the label goes."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    template = contract.server.get("caption")
+    template = contract.server.get("caption", usual)
     if template is None:
         return {}
     before, place, after = template.partition(PLACE)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from infra.errors import WrongInput
-from training.evaluation import TEXT_CHARS, Asked, Kind, Say, write
+from training.evaluation import TEXT_CHARS, Asked, Kind, Picture, Say, write
 from training.intervals import compare, estimate
 from training.metrics import Metric
 
@@ -118,9 +118,7 @@ class ImageRetrieval(Kind):
             "text": [text[:TEXT_CHARS] for text in texts],
         }
         say(0.95, "drawing")
-        written = write(folder, body, columns)
-        draw(folder, pictures, texts, numbers, distinct, vectors, words, ranks)
-        return written
+        return write(folder, body, columns, draw(pictures, texts, numbers, distinct, vectors, words, ranks))
 
     def chance(self, numbers: "np.ndarray", asked: Asked, predictor: Any) -> dict[str, dict[str, float]]:
         """What a random order reaches: k of the candidates are looked at."""
@@ -249,7 +247,6 @@ NEIGHBOURS = 5
 
 
 def draw(
-    folder: Path,
     pictures: "Sequence[np.ndarray]",
     texts: "Sequence[str]",
     numbers: "np.ndarray",
@@ -257,9 +254,9 @@ def draw(
     vectors: "np.ndarray",
     words: "np.ndarray",
     ranks: "dict[str, np.ndarray]",
-) -> None:
-    """`retrieval_matrix.png`: how near some pictures and captions are; `best.png` and `worst.png`: captions and the
-    pictures they found, the own one first. pictures: (H, W) or (H, W, C) uint8; the rest as `rank_both` has it."""
+) -> list[Picture]:
+    """How near some pictures and captions are; the best and the worst cases, each the pair's own picture and those that
+    its caption found. pictures: (H, W) or (H, W, C) uint8; the rest as `rank_both` has it."""
     import numpy as np
 
     from training.images import png_grid
@@ -269,7 +266,7 @@ def draw(
     chosen = firsts[np.linspace(0, len(firsts) - 1, min(SHOWN, len(firsts))).round().astype(int)]
     cosines = vectors[chosen] @ words[numbers[chosen]].T
     matrix = draw_matrix([pictures[row] for row in chosen], [texts[row] for row in chosen], cosines)
-    (folder / "retrieval_matrix.png").write_bytes(matrix)
+    found = [Picture("retrieval_matrix", "How near some pictures and captions are; framed, the pairs", matrix)]
     total = ranks["text_to_image"] + ranks["image_to_text"]
     margin = -(vectors * words[numbers]).sum(1)  # of equal ranks the nearer pair is the better one
     order = np.lexsort((margin, total))
@@ -286,4 +283,6 @@ def draw(
             titles.append(
                 f"its caption finds it at place {own}; it finds its caption at place {other}: {'; '.join(said)}"
             )
-        (folder / f"{name}.png").write_bytes(png_grid(rows, captions, titles, side=88))
+        title = f"The {name} cases: a picture, and the nearest to its caption"
+        found.append(Picture(name, title, png_grid(rows, captions, titles, side=88)))
+    return found

@@ -10,8 +10,6 @@ Hardware and time: the experiment's header says what was measured.
 Expected: where captions restate labels, zero-shot accuracy near a classifier's; elsewhere recall well above chance.
 """
 
-import base64
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,6 +23,7 @@ from torch.distributed.tensor import DTensor
 from infra.errors import WrongInput
 from training import task
 from training.encoders import build_encoder, load_pretrained, save_pretrained
+from training.image_classifier import example_text
 from training.image_text import Clip, ImageTower, embed_pictures, project
 from training.images import ImageFile, augment, read_image, table_images, to_tensor, write_images
 from training.model import label_answers
@@ -216,7 +215,7 @@ class Recipe(task.Recipe):
         return task.ModelFiles(
             loader="training.recipes.clip:load_predictor",
             input_columns=(self.report["image"],),
-            input_example=({self.report["image"]: _example(self.settings.image_size)},),
+            input_example=({self.report["image"]: example_text(self.settings.image_size)},),
             outputs=(("label", "string"), ("confidence", "double"), ("caption", "string")),
             libraries=("torch", "transformers", "tokenizers", "safetensors", "faiss-cpu", "pillow"),
             figures=figures,
@@ -254,15 +253,6 @@ def columns_of(contract: Any) -> tuple[str, str]:
             "and one text column, its caption (sources idx and digits make one: slipway.caption)"
         )
     return images[0], texts[0]
-
-
-def _example(size: int) -> str:
-    """A picture as a request writes it: base64 text of a PNG."""
-    from PIL import Image
-
-    body = io.BytesIO()
-    Image.new("L", (size, size), 128).save(body, "PNG")
-    return base64.b64encode(body.getvalue()).decode()
 
 
 class ClipPredictor(task.Predictor):
