@@ -1,7 +1,6 @@
 """What CLIP is trained by: a tower for pictures, one for texts, and the loss over both of every worker.
 
-Radford et al., "Learning transferable visual models from natural language supervision", ICML 2021, §2.3; the residual
-blocks: He et al., "Identity mappings in deep residual networks", ECCV 2016.
+Radford et al., "Learning transferable visual models from natural language supervision", ICML 2021, §2.3.
 """
 
 import math
@@ -13,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from training import task
+from training.convolutions import ResidualBlock, blocks_of
 from training.images import to_tensor
 from training.siamese import gather
 from training.text import encode_packed, mean_pool
@@ -24,47 +24,22 @@ PLACES = 2
 """Places of the last feature map, each way, that are told apart."""
 
 
-class Block(torch.nn.Module):
-    """Two 3 x 3 convolutions with a path around them (He et al., CVPR 2016), normalised first."""
-
-    def __init__(self, channels: int, out: int, stride: int):
-        super().__init__()
-        self.norm1, self.norm2 = group_norm(channels), group_norm(out)
-        self.conv1 = torch.nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
-        self.conv2 = torch.nn.Conv2d(out, out, 3, padding=1, bias=False)
-        self.around: torch.nn.Module = torch.nn.Identity()
-        if stride > 1:  # halves as the convolution does, odd sides too
-            pool = torch.nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)
-            self.around = torch.nn.Sequential(pool, torch.nn.Conv2d(channels, out, 1, bias=False))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) -> (N, out, H / stride, W / stride)"""
-        y = self.conv1(functional.silu(self.norm1(x)))
-        y = self.conv2(functional.silu(self.norm2(y)))
-        return y + self.around(x)
-
-
 class ImageTower(torch.nn.Module):
     def __init__(self, channels: int, width: int, stages: int, blocks: int):
         """width: channels of the first stage; each other has half the side and twice the channels."""
         super().__init__()
-        out = width
-        layers: list[torch.nn.Module] = [torch.nn.Conv2d(channels, out, 3, padding=1)]
+        layers: list[torch.nn.Module] = [torch.nn.Conv2d(channels, width, 3, padding=1)]
         for stage in range(stages):
             if stage:
-                layers.append(Block(out, 2 * out, 2))
-                out *= 2
-            layers += [Block(out, out, 1) for _ in range(blocks - bool(stage))]
-        self.layers = torch.nn.Sequential(*layers, group_norm(out), torch.nn.SiLU())
-        self.width = out * PLACES**2
+                layers.append(torch.nn.Conv2d(width, 2 * width, 3, stride=2, padding=1))
+                width *= 2
+            layers += [ResidualBlock(width) for _ in range(blocks)]
+        self.width = width * PLACES**2
+        self.layers, self.norm = torch.nn.Sequential(*layers), torch.nn.LayerNorm(self.width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) -> (N, width), the means over the four quarters: captions tell where things are."""
-        return functional.adaptive_avg_pool2d(self.layers(x), PLACES).flatten(1)
-
-
-def group_norm(channels: int) -> torch.nn.GroupNorm:
-    return torch.nn.GroupNorm(math.gcd(8, channels), channels)
+        return self.norm(functional.adaptive_avg_pool2d(self.layers(x), PLACES).flatten(1))
 
 
 class Clip(task.Task):
@@ -144,7 +119,7 @@ class Clip(task.Task):
         return {"loss": self.chance}
 
     def shards(self) -> list[torch.nn.Module]:
-        return list(self.text.encoder.layer)
+        return [*blocks_of(self.image), *self.text.encoder.layer]
 
 
 @torch.inference_mode()

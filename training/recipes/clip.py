@@ -2,9 +2,9 @@
 
 Paper: Radford et al., "Learning transferable visual models from natural language supervision", ICML 2021, §2.3 (both
 towers, one linear projection each, symmetric cross-entropy, learned temperature), §3.1.4 (prompts and their ensemble).
-How ours differs: the image tower is a small residual network with group norms; the text tower is a BERT, or a published
-encoder (`from.base`), its tokens' mean pooled; pairs with the same caption are no negatives of each other, for data
-where many pictures share one. Negatives are those of the whole global batch, gathered with their gradient.
+How ours differs: the image tower is a small residual network (He et al., ECCV 2016) with group norms; the text tower is
+a BERT, or a published encoder (`from.base`), its tokens' mean pooled; pairs with the same caption are no negatives of
+each other, for data where many pictures share one. Negatives are those of the whole batch, gathered with gradient.
 Command: slipway train digits-clip
 Hardware and time: the experiment's header says what was measured.
 Expected: where captions restate labels, zero-shot accuracy near a classifier's; elsewhere recall well above chance.
@@ -28,7 +28,7 @@ from training.image_text import Clip, ImageTower, embed_pictures, project
 from training.images import ImageFile, augment, read_image, table_images, to_tensor, write_images
 from training.model import label_answers
 from training.randomness import SampleKeys
-from training.recipe import EncoderSettings, ImageSettings
+from training.recipe import Augmentation, EncoderSettings, ImageSettings
 from training.siamese import embed_texts, unit_length
 from training.text import (
     TokenFile,
@@ -77,14 +77,7 @@ class Settings(ImageSettings, EncoderSettings):
     """What cosines are divided by at first; it is learned."""
     freeze_text: bool = False
     """Learn from the texts' states as the base gives them: of the text tower the projection alone is trained."""
-    shift: float = Field(0.0, ge=0, lt=1)
-    """Training pictures are moved by chance, up to this share of their side."""
-    rotate: float = Field(0.0, ge=0, le=180)
-    """Turned, up to so many degrees."""
-    zoom: float = Field(0.0, ge=0, lt=1)
-    """And scaled, by up to this share."""
-    flip: bool = False
-    """And mirrored; not where left and right mean something."""
+    augmentation: Augmentation = Augmentation()
     prompts: tuple[str, ...] = ("a photo of a {label}",)
     """What is said of a class where a picture is classified without training on classes: the mean of these texts."""
 
@@ -178,9 +171,7 @@ class Recipe(task.Recipe):
         settings, numbers = self.settings, self.numbers[split][index]
         pixels = self.images[split].pixels(index)
         if keys is not None:
-            pixels = augment(
-                pixels, keys, shift=settings.shift, rotate=settings.rotate, zoom=settings.zoom, flip=settings.flip
-            )
+            pixels = augment(pixels, keys, **settings.augmentation.model_dump())
         batch: dict[str, Any] = {"pixels": to_tensor(pixels), "captions": torch.from_numpy(numbers)}
         if self.states is not None:
             return {**batch, "states": self.states[batch["captions"]]}
