@@ -13,7 +13,8 @@ FAR, NEAR = (247, 251, 255), (8, 48, 107)
 
 
 def draw_matrix(pictures: Sequence[np.ndarray], texts: Sequence[str], cosines: np.ndarray) -> bytes:
-    """PNG: pictures from top to bottom, texts from left to right, cosines (pictures, texts) as shades and numbers."""
+    """PNG: pictures, (H, W, 3) uint8, from top to bottom, texts from left to right, cosines (pictures, texts) as shades
+    and numbers."""
     from PIL import Image, ImageDraw, ImageFont
 
     font, small = ImageFont.load_default(11), ImageFont.load_default(12)
@@ -24,10 +25,8 @@ def draw_matrix(pictures: Sequence[np.ndarray], texts: Sequence[str], cosines: n
     for row in range(count):
         top = WORDS + row * pitch
         pen.multiline_text((GAP, top + 4), _lines(texts[row]), "black", font=font, spacing=1)
-        image = Image.fromarray(np.squeeze(pictures[row]))
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        out.paste(Image.alpha_composite(white, image).resize((CELL, CELL), Image.Resampling.NEAREST), (WORDS, top))
+        picture = Image.fromarray(pictures[row]).resize((CELL, CELL), Image.Resampling.NEAREST)
+        out.paste(picture, (WORDS, top))
         for column in range(count):
             left = WORDS + CELL + GAP + column * pitch
             share = (float(cosines[row, column]) - low) / max(high - low, 1e-9)

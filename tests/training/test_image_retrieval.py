@@ -98,7 +98,7 @@ def test_a_model_is_judged_beside_chance_and_a_linear_map(noise: float, good: bo
     assert body["majority"]["zero_shot_accuracy"]["value"] == pytest.approx(1 / 3)
     assert body["model"]["zero_shot_accuracy"]["value"] > (0.6 if good else 0.1)
     assert body["baseline"]["image_to_text_recall_at_1"]["value"] > 0.4, "shapes can be read off the pixels"
-    assert [one["alpha"] for one in body["baseline"]["tried"]] == [10, 100, 1000]
+    assert [one["alpha"] for one in body["baseline"]["tried"]] == [1, 10, 100]
     written = parquet.read_table(tmp_path / "predictions.parquet")
     assert written["row_id"].to_pylist() == table["row_id"].to_pylist()
     metrics = [column for metric in KIND.metrics.values() for column in metric.columns]

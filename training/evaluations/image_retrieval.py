@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DEPTHS = (1, 5, 10)
 WAYS = {"image_to_text": "picture to caption", "text_to_image": "caption to picture"}
-ALPHAS = (10.0, 100.0, 1000.0)
+ALPHAS = (1.0, 10.0, 100.0)
 """Tried for the linear map: penalties on its weights, pixels in 0..1."""
 PIXELS = 28
 """Side of the pictures that the linear map sees at most."""
@@ -259,13 +259,17 @@ def draw(
     its caption found. pictures: (H, W) or (H, W, C) uint8; the rest as `rank_both` has it."""
     import numpy as np
 
-    from training.images import png_grid
+    from training.images import png_grid, read_image
     from training.retrieval_matrix import draw_matrix
 
     firsts = np.unique(numbers, return_index=True)[1]
     chosen = firsts[np.linspace(0, len(firsts) - 1, min(SHOWN, len(firsts))).round().astype(int)]
     cosines = vectors[chosen] @ words[numbers[chosen]].T
-    matrix = draw_matrix([pictures[row] for row in chosen], [texts[row] for row in chosen], cosines)
+
+    def shown(row: int) -> np.ndarray:
+        return read_image(pictures[row], max(pictures[row].shape[:2]), 3)  # what is transparent on white
+
+    matrix = draw_matrix([shown(row) for row in chosen], [texts[row] for row in chosen], cosines)
     found = [Picture("retrieval_matrix", "How near some pictures and captions are; framed, the pairs", matrix)]
     total = ranks["text_to_image"] + ranks["image_to_text"]
     margin = -(vectors * words[numbers]).sum(1)  # of equal ranks the nearer pair is the better one
@@ -277,11 +281,11 @@ def draw(
             scores = words[numbers[row]] @ vectors.T
             nearest = np.argsort(-scores, kind="stable")[:NEIGHBOURS]
             said = [distinct[one] for one in np.argsort(-(words @ vectors[row]), kind="stable")[:3]]
-            rows.append([pictures[row], *(pictures[one] for one in nearest)])
+            rows.append([shown(row), *(shown(one) for one in nearest)])
             captions.append([texts[row], *(texts[one] for one in nearest)])
             own, other = (int(ranks[way][row]) for way in ("text_to_image", "image_to_text"))
             titles.append(
-                f"its caption finds it at place {own}; it finds its caption at place {other}: {'; '.join(said)}"
+                f"picture at place {own} of its caption, caption at place {other}; nearest: {'; '.join(said)}"
             )
         title = f"The {name} cases: a picture, and the nearest to its caption"
         found.append(Picture(name, title, png_grid(rows, captions, titles, side=88)))
