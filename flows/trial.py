@@ -50,7 +50,8 @@ def run_trial(evidence: "Evidence", subject: "Subject") -> Trial:
     if not asked:
         raise MissingEvidence(f"{evaluation.predictions_file.key} holds no row")
     if prompted:
-        (column,) = evidence.contract(subject).inputs
+        # Of what the data hold, the model may read less than all: one that draws reads the caption alone.
+        (column,) = artifacts.load(evidence.store, "models", subject.model).facts["files"]["input_columns"]
         inputs = [{column: row["prompt"]} for row in asked]
     else:
         inputs = evidence.test_inputs(subject, [row["row_id"] for row in asked])

@@ -85,7 +85,11 @@ def gate(model: str, as_json: bool) -> None:
 @click.argument("model")
 @click.argument("inputs", nargs=-1)
 @click.option("--file", "path", type=click.Path(path_type=Path), help="CSV, JSONL, Parquet: a row an input.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where the answers go (Parquet), a row an input.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Where the answers go: of a file Parquet, a row an input; of inputs to a model that draws, a PNG of pictures.",
+)
 @click.option("--id", "id_column", default="", metavar="COLUMN", help="Your ids in the file; without: row ids.")
 @click.option("--time", "time_column", default="", metavar="COLUMN", help="What moment a row is about; without: now.")
 @click.option(
@@ -120,11 +124,14 @@ def predict(
 
     Example: slipway predict library-docs "fit a random forest"
     """
+    from flows.inference import pictures
     from flows.inference import predict as inference
     from infra.progress import stage
 
-    if bool(inputs) == bool(path) or bool(path) != bool(out):
+    if bool(inputs) == bool(path) or (path and not out):
         raise click.UsageError("give inputs, or --file with --out")
+    if inputs and out:
+        pictures.check_place(out)
     if inputs and (id_column or time_column):
         raise click.UsageError("--id and --time name columns of --file")
     if (labels or nearest) and (path or (labels and nearest)):
@@ -146,8 +153,11 @@ def predict(
         answers = inference.nearest(store, asked, inputs, nearest)
     else:
         answers = inference.predict_inputs(store, asked, inputs, not no_log, settings)
+    if out:
+        pictures.write_grid(out, inputs, answers, asked.version.ref)
     document = {
         "model": asked.version.ref,
+        **({"out": str(out)} if out else {}),
         "answers": [{"input": text, **one} for text, one in zip(inputs, answers, strict=True)],
     }
 
@@ -159,8 +169,12 @@ def predict(
             scores = one.get("scores", {})
             for label, score in list(scores.items())[:5]:
                 click.echo(f"  {score:6.1%}  {label}")
-            if not scores and "nearest" not in one:
+            if "image" in one:
+                click.echo(pictures.told(one))
+            elif not scores and "nearest" not in one:
                 click.echo(one["label"])
+        if out:
+            click.echo(f"pictures: {out}")
 
     emit(document, as_json, human)
 

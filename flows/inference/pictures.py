@@ -1,0 +1,56 @@
+"""The answers of models that draw, as one PNG: a row of pictures an input, the input written above it."""
+
+import base64
+import io
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from infra.errors import WrongInput
+
+TITLE_CHARS = 200
+SIDE = 96
+"""Pixels that a picture is shown with at least."""
+
+
+def check_place(out: Path) -> None:
+    """Raises WrongInput for a path that no PNG can be written to, before anything is drawn."""
+    if out.suffix.lower() != ".png":
+        raise WrongInput(f"--out {out}: pictures are written as PNG; give a name that ends in .png, or --file for rows")
+    if not out.parent.is_dir():
+        raise WrongInput(f"--out {out}: there is no folder {out.parent}; make it or write elsewhere")
+
+
+def write_grid(out: Path, inputs: Sequence[str], answers: Sequence[Mapping[str, Any]], model: str) -> None:
+    """Write the pictures of each answer as a row of one PNG, whole or not at all. Raises WrongInput."""
+    import numpy as np
+    from PIL import Image
+
+    from training.images import png_grid
+
+    if any("image" not in answer for answer in answers):
+        raise WrongInput(f"--out {out}: {model} draws nothing; a file of answers is written for --file")
+    rows = []
+    for answer in answers:
+        texts = answer.get("images") or [answer["image"]]
+        rows.append([np.atleast_3d(np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))) for text in texts])
+    titles = [text[:TITLE_CHARS] for text in inputs]
+    aside = out.with_name(f".{out.name}-{uuid.uuid4().hex}")
+    try:
+        aside.write_bytes(png_grid(rows, titles=titles, side=SIDE))
+        os.replace(aside, out)
+    except OSError as error:
+        raise WrongInput(f"--out {out}: cannot be written ({error.strerror or error}); write elsewhere") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def told(answer: Mapping[str, Any]) -> str:
+    """A line about a drawn answer: what was drawn, and what of the input its model never saw."""
+    count = len(answer.get("images") or [1])
+    line = f"  {count} picture{'s' if count > 1 else ''}, the first {answer['label']}"
+    if unseen := answer.get("unseen_words"):
+        line += f"; never seen in training: {', '.join(unseen)}"
+    return line
