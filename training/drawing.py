@@ -1,7 +1,7 @@
 """Drawing with a model of codes: code by code, many pictures at once, keys and values of what was read kept.
 
 Classifier-free guidance (Ho & Salimans, 2022, §3.2, on logits): the model reads every picture twice, behind its caption
-and behind none, and what the caption changes counts `guidance` times. Completion: the codes of the upper rows are given.
+and behind none, and what the caption changes counts `guidance` times. Completion: the upper rows' codes are given.
 Every code of every picture has a random number of its own, so a picture does not depend on those drawn beside it.
 """
 
@@ -39,9 +39,7 @@ def answer_of(codes: np.ndarray, shares: np.ndarray) -> dict[str, Any]:
 
 def chances(seed: int, names: Sequence[str], image_tokens: int) -> np.ndarray:
     """(N, image_tokens) in [0, 1), those of a picture a function of (seed, its name)."""
-    return np.stack(
-        [np.random.default_rng(stream_seed(seed, "drawing", name)).random(image_tokens) for name in names]
-    )
+    return np.stack([np.random.default_rng(stream_seed(seed, "drawing", name)).random(image_tokens) for name in names])
 
 
 class Reader:
@@ -122,7 +120,9 @@ class Drawer:
             logits = [functional.linear(stream.read(codes), head).double().cpu() for stream in streams]
             guided = logits[0] if guidance == 1 else logits[1] + guidance * (logits[0] - logits[1])
             place = codes.shape[1]
-            drawn = [sample(row, sampling, chance) for row, chance in zip(guided.numpy(), chances[:, place], strict=True)]
+            drawn = [
+                sample(row, sampling, chance) for row, chance in zip(guided.numpy(), chances[:, place], strict=True)
+            ]
             shares.append(logits[0].softmax(-1).numpy()[np.arange(len(drawn)), drawn])
             codes = np.concatenate([codes, np.array(drawn)[:, None]], axis=1)
         return codes, np.stack(shares, axis=1) if shares else np.empty((len(texts), 0))
@@ -134,7 +134,9 @@ class _Stream:
     def __init__(self, model: Any, layout: Layout, texts: np.ndarray, cached: bool):
         self.layout, self.texts, self.cached = layout, texts, cached
         self.reader = Reader(model, len(texts))
-        self.positions = np.append(layout.text_positions(texts.shape[1]), layout.text_length + np.arange(layout.grid**2))
+        self.positions = np.append(
+            layout.text_positions(texts.shape[1]), layout.text_length + np.arange(layout.grid**2)
+        )
 
     def read(self, codes: np.ndarray) -> torch.Tensor:
         """The states that foretell the code after codes (rows, k)."""

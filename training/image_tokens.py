@@ -67,7 +67,9 @@ class Layout:
         """(length,) of a caption of so many tokens: its END stands where every caption's does."""
         return np.append(np.arange(length - 1), self.text_length - 1)
 
-    def pack(self, texts: Tokens, index: np.ndarray, codes: np.ndarray, dropped: np.ndarray | None = None) -> task.Batch:
+    def pack(
+        self, texts: Tokens, index: np.ndarray, codes: np.ndarray, dropped: np.ndarray | None = None
+    ) -> task.Batch:
         """Sequences end to end. index (N,): the caption of each; codes (N, image_tokens); dropped (N,) bool: captions
         that are left out, and not foretold."""
         hidden = np.zeros(len(index), bool) if dropped is None else dropped
@@ -215,8 +217,8 @@ def refuse_other_codebook(where: str, found: str, wanted: str) -> None:
     """Raises WrongInput with both digests where two are not the same."""
     if found != wanted:
         raise WrongInput(
-            f"{where}: its codebook is {found[:12]}, the codes were made with {wanted[:12]}; the same numbers are other "
-            "pictures there: give the dvae of that digest, or prepare and train again with this one"
+            f"{where}: its codebook is {found[:12]}, the codes were made with {wanted[:12]}: the same numbers are "
+            "other pictures there; give the dvae of that digest, or prepare and train again with this one"
         )
 
 

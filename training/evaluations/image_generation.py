@@ -1,5 +1,5 @@
-"""How well a model of pictures foretells and draws: loss of codes and captions on unseen rows; what a judge, a classifier
-trained apart, sees in what was drawn; whether it completes pictures to what they were; whether it copies.
+"""How well a model of pictures foretells and draws: loss of codes and captions on unseen rows; what a judge, that is a
+classifier trained apart, sees in what was drawn; whether pictures are completed to what they were, and are no copies.
 
 A row is an unseen picture with its caption. For each, pictures are drawn by its caption alone, about DRAWN in all, and
 the picture is completed from its upper rows. Not copies: the distance of what was drawn to the nearest training picture
@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from infra.errors import WrongInput
-from training.evaluation import TEXT_CHARS, Asked, Kind, Say, write
+from training.evaluation import TEXT_CHARS, Asked, Kind, Picture, Say, write
 from training.intervals import compare, estimate
 from training.metrics import Metric
 
@@ -29,10 +28,6 @@ CANDIDATES = 8
 """Of those, where the model's settings name fewer."""
 PROMPTS = 16
 """Captions whose answer the package has to repeat."""
-STRENGTHS = (1, 4, 16, 64, 256)
-"""Tried: how many pictures the frequencies of all captions weigh beside those of one."""
-QUANTILE = 0.05
-"""Of unseen pictures so many are nearer to a training picture: nearer ones are called copies."""
 
 
 class Generator(Protocol):
@@ -52,6 +47,7 @@ class Generator(Protocol):
 
     def tokens(self, captions: Sequence[str]) -> "list[np.ndarray]": ...
     def draw(self, texts: "Sequence[np.ndarray]", names: Sequence[str], asked: Mapping[str, Any]) -> Any: ...
+    def hidden(self, pixels: "np.ndarray") -> "np.ndarray": ...
     def complete(
         self, pixels: "np.ndarray", names: Sequence[str], asked: Mapping[str, Any], texts: "Sequence[np.ndarray]" = ()
     ) -> Any: ...
@@ -97,6 +93,9 @@ class ImageGeneration(Kind):
         import numpy as np
         import pyarrow as pa
 
+        from training.code_frequencies import frequencies
+        from training.copies import nearness
+
         model: Generator = asked.predictor
         (image,) = asked.images
         book = model.codebook
@@ -111,7 +110,8 @@ class ImageGeneration(Kind):
         texts = model.tokens(captions)
         say(0.2, f"the {asked.split} split's loss")
         nats, text_nats = _surprisals(model, texts, codes[asked.split])
-        counted = _frequencies(tables, codes, model.caption, asked.split, book.codes)
+        said = {name: _texts(table, model.caption) for name, table in tables.items()}
+        counted = frequencies(said, codes, asked.split, book.codes)
         results: dict[str, Any] = {"image_nats": nats.mean(1)}
         if model.caption:
             results |= {"text_nats": text_nats, "text_tokens": np.array([len(one) - 1 for one in texts])}
@@ -121,7 +121,9 @@ class ImageGeneration(Kind):
         labels = own[asked.label].to_pylist() if asked.label and model.judge else None
         say(0.5, "completing")
         names = _completion_names(pixels[asked.split])
-        completed, given_codes, shares = model.complete(pixels[asked.split], names, settings, texts if model.caption else ())
+        completed, given_codes, shares = model.complete(
+            pixels[asked.split], names, settings, texts if model.caption else ()
+        )
         real: dict[str, Any] = {}
         if labels is not None:
             say(0.6, "asking the judge")
@@ -135,7 +137,8 @@ class ImageGeneration(Kind):
         near: dict[str, Any] = {}
         pictures, of = (drawn["pictures"], drawn["of"]) if drawn else (completed, np.arange(len(completed)))
         if len(pixels["train"]):
-            near, distances, nearest = _nearness(book, pixels, codes, asked.split, pictures, drawn, given_codes)
+            made = drawn["codes"] if drawn else given_codes
+            near, distances, which = nearness(book, pixels, codes, asked.split, pictures, made)
             results["copied"] = np.bincount(of, distances < near["copies_below"]) / np.bincount(of)
         say(0.8, "choosing by clip")
         chosen = _reranked(model, captions, texts, labels, settings) if model.clip and labels is not None else None
@@ -169,10 +172,10 @@ class ImageGeneration(Kind):
             **_answered(asks, answers, given_codes, shares),
             "text": pa.array([text[:TEXT_CHARS] for text in captions], pa.string()),
         }
-        _pictures(folder, model, captions, pixels[asked.split], completed, drawn)
+        shown = _pictures(model, captions, pixels[asked.split], completed, drawn)
         if near:
-            _copies_page(folder, pictures, pixels["train"], distances, nearest)
-        return write(folder, body, columns)
+            shown.append(_beside_nearest(pictures, pixels["train"], distances, which))
+        return write(folder, body, columns, shown)
 
     def _there(self, results: Mapping[str, Any]) -> list[str]:
         """The metrics whose columns there are: without captions or a judge some cannot be told."""
@@ -198,51 +201,13 @@ def _texts(table: "pyarrow.Table", column: str) -> list[str]:
     return [text or "" for text in table[column].to_pylist()] if column else [""] * table.num_rows
 
 
-def _surprisals(model: Generator, texts: "Sequence[np.ndarray]", codes: "np.ndarray") -> "tuple[np.ndarray, np.ndarray]":
+def _surprisals(
+    model: Generator, texts: "Sequence[np.ndarray]", codes: "np.ndarray"
+) -> "tuple[np.ndarray, np.ndarray]":
     from training.image_tokens import as_tokens
 
     found: tuple[np.ndarray, np.ndarray] = model.task.surprisals(as_tokens(texts), codes)
     return found
-
-
-def _frequencies(
-    tables: "Mapping[str, pyarrow.Table]", codes: "Mapping[str, np.ndarray]", column: str, split: str, size: int
-) -> dict[str, Any]:
-    """nats (N,): what a code costs on average by the frequencies at its place in training pictures of the same caption,
-    those of all captions mixed in; unigram (N,): by the frequencies of codes anywhere; about: what a page says."""
-    import numpy as np
-
-    train, places = codes["train"], np.arange(codes["train"].shape[1])
-    anywhere = np.bincount(train.reshape(-1), minlength=size) + 1.0
-    anywhere /= anywhere.sum()
-    of_place = np.stack([np.bincount(train[:, place], minlength=size) for place in places]) + size * anywhere
-    of_place /= of_place.sum(1, keepdims=True)  # (places, codes)
-    known: dict[str, list[int]] = {}
-    for row, text in enumerate(_texts(tables["train"], column)):
-        known.setdefault(text, []).append(row)
-
-    def costs(name: str, strength: float) -> "np.ndarray":
-        found = np.empty(len(codes[name]))
-        for text in set(texts := _texts(tables[name], column)):
-            rows = np.array([row for row, one in enumerate(texts) if one == text])
-            same = train[known.get(text, [])]
-            counts = np.stack([np.bincount(same[:, place], minlength=size) for place in places])
-            shares = (counts + strength * of_place) / (len(same) + strength)
-            found[rows] = -np.log(shares[places, codes[name][rows]]).mean(1)
-        return found
-
-    chosen_on = "validation" if split != "validation" and len(codes["validation"]) else split
-    tried = {strength: float(costs(chosen_on, strength).mean()) for strength in STRENGTHS}
-    best = min(tried, key=lambda strength: tried[strength])
-    return {
-        "nats": costs(split, best),
-        "unigram": -np.log(anywhere[codes[split]]).mean(1),
-        "about": {
-            "name": "code frequencies by caption and place" if column else "code frequencies by place",
-            "settings": {"strength": best, "chosen_on": chosen_on},
-            "tried": [{"strength": strength, "image_loss": value} for strength, value in tried.items()],
-        },
-    }
 
 
 def _draw(
@@ -285,53 +250,12 @@ def _seen(judge: Any, pictures: "np.ndarray", labels: Sequence[Any]) -> "np.ndar
     return np.array([str(one["label"]) == str(label) for one, label in zip(answers, labels, strict=True)], float)
 
 
-def _nearness(
-    book: Any,
-    pixels: "Mapping[str, np.ndarray]",
-    codes: "Mapping[str, np.ndarray]",
-    split: str,
-    pictures: "np.ndarray",
-    drawn: Mapping[str, Any] | None,
-    completed_codes: "np.ndarray",
-) -> "tuple[dict[str, Any], np.ndarray, np.ndarray]":
-    """What is told of distances to the nearest training picture; the distance of each picture, and which it is."""
-    import numpy as np
-
-    grid = (-1, book.grid, book.grid)
-    unseen, _ = nearest(book.decode(codes[split].reshape(grid)), pixels["train"])
-    distances, which = nearest(pictures, pixels["train"])
-    known = {one.tobytes() for one in codes["train"]}
-    made = drawn["codes"] if drawn else completed_codes
-    return (
-        {
-            "drawn": float(np.median(distances)),
-            "unseen": float(np.median(unseen)),
-            "copies_below": float(np.quantile(unseen, QUANTILE)),
-            "drawn_with_the_codes_of_a_training_picture": float(np.mean([one.tobytes() in known for one in made])),
-            "unseen_with_the_codes_of_a_training_picture": float(np.mean([one.tobytes() in known for one in codes[split]])),
-        },
-        distances,
-        which,
-    )
-
-
-def nearest(pictures: "np.ndarray", others: "np.ndarray", at_once: int = 256) -> "tuple[np.ndarray, np.ndarray]":
-    """Root mean square of pixels, 0 to 1, to the nearest of others, and its number. Both (n, H, W, C) uint8."""
-    import numpy as np
-
-    flat = others.reshape(len(others), -1).astype(np.float32) / 255
-    squares = np.square(flat).sum(1)
-    distances, which = np.empty(len(pictures)), np.empty(len(pictures), int)
-    for begin in range(0, len(pictures), at_once):
-        part = pictures[begin : begin + at_once].reshape(-1, flat.shape[1]).astype(np.float32) / 255
-        apart = np.square(part).sum(1)[:, None] - 2 * part @ flat.T + squares
-        which[begin : begin + at_once] = apart.argmin(1)
-        distances[begin : begin + at_once] = np.sqrt(np.maximum(apart.min(1), 0) / flat.shape[1])
-    return distances, which
-
-
 def _reranked(
-    model: Generator, captions: Sequence[str], texts: "Sequence[np.ndarray]", labels: Sequence[Any], settings: Mapping[str, Any]
+    model: Generator,
+    captions: Sequence[str],
+    texts: "Sequence[np.ndarray]",
+    labels: Sequence[Any],
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """How often the judge agrees with the picture that clip likes best, and with any of them: paired by row."""
     import numpy as np
@@ -374,7 +298,9 @@ def _answered(
 
     if not asks:
         found = [answer_of(*pair) for pair in zip(codes, shares, strict=True)]
-        return {name: [one[key] for one in found] for name, key in (("prediction", "label"), ("confidence", "confidence"))}
+        return {
+            name: [one[key] for one in found] for name, key in (("prediction", "label"), ("confidence", "confidence"))
+        }
     rows = range(len(codes))
     return {
         "prompt": pa.array([asks.get(row) for row in rows], pa.string()),
@@ -388,36 +314,35 @@ SHOWN = (10, 8)
 
 
 def _pictures(
-    folder: Path,
     model: Generator,
     captions: Sequence[str],
     originals: "np.ndarray",
     completed: "np.ndarray",
     drawn: Mapping[str, Any] | None,
-) -> None:
-    """samples.png: captions and what was drawn by them; completions.png: given, completed, original."""
+) -> list[Picture]:
+    """Captions and what was drawn by them; what was given, completed and the original."""
     from training.images import png_grid
 
-    folder.mkdir(parents=True, exist_ok=True)
     lines, wide = SHOWN
+    found = []
     if drawn is not None:
         by_caption: dict[str, list[Any]] = {}
         for row, picture in zip(drawn["of"], drawn["pictures"], strict=True):
             by_caption.setdefault(captions[row], []).append(picture)
-        kept = [caption for caption in sorted(by_caption, key=lambda one: -len(by_caption[one]))][:lines]
-        body = png_grid([by_caption[caption][:wide] for caption in sorted(kept)], titles=sorted(kept))
-        (folder / "samples.png").write_bytes(body)
-    hidden = model.hidden(originals[: 2 * lines])  # type: ignore[attr-defined]
+        kept = sorted(sorted(by_caption, key=lambda one: -len(by_caption[one]))[:lines])
+        body = png_grid([by_caption[caption][:wide] for caption in kept], titles=kept)
+        found.append(Picture("drawn", "Drawn by captions alone", body))
+    hidden = model.hidden(originals[: 2 * lines])
     triples = [[hidden[row], completed[row], originals[row]] for row in range(len(hidden))]
     rows = [[one for triple in triples[begin : begin + 2] for one in triple] for begin in range(0, len(triples), 2)]
     told = [["given", "completed", "original"] * (len(row) // 3) for row in rows]
-    (folder / "completions.png").write_bytes(png_grid(rows, captions=told))
+    return [*found, Picture("completed", "Completed from the upper rows", png_grid(rows, captions=told))]
 
 
-def _copies_page(
-    folder: Path, pictures: "np.ndarray", train: "np.ndarray", distances: "np.ndarray", which: "np.ndarray"
-) -> None:
-    """nearest.png: the pictures that are nearest to a training picture, each beside it."""
+def _beside_nearest(
+    pictures: "np.ndarray", train: "np.ndarray", distances: "np.ndarray", which: "np.ndarray"
+) -> Picture:
+    """The pictures that are nearest to a training picture, each with that one at its right."""
     import numpy as np
 
     from training.images import png_grid
@@ -427,4 +352,4 @@ def _copies_page(
     rows = [cells[begin : begin + 4] for begin in range(0, len(cells), 4)]
     told = [[text for cell in row for text in (f"apart {cell[2]:.3f}", "training")] for row in rows]
     body = png_grid([[one for cell in row for one in cell[:2]] for row in rows], captions=told)
-    (folder / "nearest.png").write_bytes(body)
+    return Picture("nearest", "Of those drawn the nearest to training pictures, each beside its training picture", body)

@@ -61,7 +61,7 @@ class Settings(ImageGptSettings):
     drop_caption: float = Field(0.1, ge=0, lt=1)
     """Share of captions that are left out in training; guidance needs some."""
     guidance: float = Field(1.0, ge=0, le=20)
-    """How often what the caption changes counts (classifier-free guidance); 1: as learned, 0: the caption is unheard."""
+    """How often what the caption changes counts (classifier-free guidance); 1: as learned, 0: it is unheard."""
     candidates: int = Field(1, ge=1, le=4096)
     """Pictures drawn for an answer, of which `from.clip` keeps the best `samples`; unused without it."""
 
@@ -166,8 +166,8 @@ class Painter(image_gpt.Completer):
     def draw(
         self, texts: Sequence[np.ndarray], names: Sequence[str], asked: Mapping[str, Any]
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A picture for each caption, given as token ids: (N, H, W, C), its codes and the model's shares of them. names:
-        decide what is drawn."""
+        """A picture for each caption, given as token ids: (N, H, W, C), its codes and the model's shares of them.
+        names: decide what is drawn."""
         codes, shares = self.drawer.draw(
             texts,
             chances(asked["answer_seed"], names, self.layout.image_tokens),

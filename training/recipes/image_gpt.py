@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import torch
 from pydantic import Field, model_validator
 
 from infra.digests import digest_bytes
@@ -96,7 +95,7 @@ class Recipe(task.Recipe):
         columns = [name for name in contract.inputs if name in contract.images]
         if len(columns) != 1:
             raise WrongInput(
-                f"contract {contract.name}: slipway.inputs names {len(columns)} columns of images; {self.name} reads one"
+                f"contract {contract.name}: slipway.inputs names {len(columns)} images; {self.name} reads one"
             )
         codebook = Codebook.load(self.sources["dvae"])
         texts, told = self.captions(splits, contract, folder, say)
@@ -218,8 +217,8 @@ class Completer(task.Predictor):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Pictures (N, H, W, C) whose upper rows are those of pixels, their codes and the model's shares of them.
 
-        What is below is hidden before the picture is encoded: a code sees its surroundings. names: of each picture, which
-        decide what is drawn; texts: captions as token ids, without them none."""
+        What is below is hidden before the picture is encoded: a code sees its surroundings. names: of each picture,
+        which decide what is drawn; texts: captions as token ids, without them none."""
         rows = self.kept_rows
         known = encode_pictures(self.codebook, self.hidden(pixels))[:, : rows * self.layout.grid]
         codes, shares = self.drawer.draw(
