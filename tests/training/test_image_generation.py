@@ -1,6 +1,7 @@
 """Models over image codes beyond what every recipe must do: the sequence, drawing, completing, captions, evaluation."""
 
 import base64
+import copy
 import io
 import json
 import shutil
@@ -73,7 +74,7 @@ def test_losses_are_cross_entropies_within_each_part_weighed_as_the_settings_say
         for ids, codes in zip(TEXTS, CODES, strict=True):  # transformers' own model, one sequence at a time
             whole = torch.tensor([*ids, *(11 + codes[:-1])])[None]
             positions = torch.tensor([*range(len(ids) - 1), *range(5, 14)])[None]
-            plain = type(task.model)(task.model.config)
+            plain = type(task.model)(copy.deepcopy(task.model.config))
             plain.load_state_dict(task.model.state_dict())
             plain.set_attn_implementation("eager")
             logits = plain.eval()(whole, position_ids=positions).logits[0]
