@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from infra.errors import WrongInput
 from tests.training.examples import open_recipe
+from tests.training.observers import Silent
 from training import loop
 from training.code_frequencies import frequencies
 from training.copies import nearest
@@ -145,7 +146,7 @@ def trained() -> tuple[Path, Any]:
         recipe,
         Training(steps=120, batch_size=32, learning_rate=5e-3, validate_every=1e9),
         loop.World(),
-        loop.Observer(),
+        Silent(),
     )
     (folder / "model").mkdir()
     recipe.save(task, folder / "model")
@@ -281,7 +282,7 @@ def test_contracts_without_one_image_and_one_caption_are_refused(tmp_path: Path)
 class Judge:
     """Tells the example shapes apart by their lit pixels: a bar has 5, a square 10, a cross 8."""
 
-    column, labels = "image", ["bar", "cross", "square"]
+    image, labels = "image", ["bar", "cross", "square"]
 
     def __call__(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         answers = []

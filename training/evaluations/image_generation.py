@@ -245,7 +245,7 @@ def _seen(judge: Any, pictures: "np.ndarray", labels: Sequence[Any]) -> "np.ndar
     """(N,) whether the judge gives each picture its label."""
     import numpy as np
 
-    column = getattr(judge, "column", "image")
+    column = getattr(judge, "image", "image")
     answers = judge([{column: picture} for picture in pictures])
     return np.array([str(one["label"]) == str(label) for one, label in zip(answers, labels, strict=True)], float)
 
