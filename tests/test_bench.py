@@ -33,3 +33,11 @@ def test_the_index_finds_what_comparing_with_every_text_finds(monkeypatch: pytes
     assert facts["generated"]["texts"] == 1900 and facts["generated"]["queries"] == 100
     assert facts["generated"]["recall_at_10"] >= 0.99
     assert facts["generated"]["largest_score_difference"] <= 1e-5
+
+
+def test_the_cache_draws_the_codes_that_reading_everything_again_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = load("draw", monkeypatch)
+    weighed, equal, facts = bench.measure(2, rounds=1, grid=4)
+    codes = weighed["cached"].answer["codes"]
+    assert equal and codes[0] != codes[1], "drawn once as asked and once guided"
+    assert facts["image_tokens"] == 16 and facts["largest_difference_of_a_probability"] < 1e-5

@@ -109,8 +109,8 @@ EXAMPLES: dict[str, Callable[[Path], Example]] = {
     "idx": idx_example,
     "corpus": corpus_example,
 }
-ELSEWHERE = {"library_docs", "hub", "s3"}
-"""Sources that read no folder of a user's: library_docs and s3 have tests of their own, the hub needs a network."""
+ELSEWHERE = {"library_docs", "hub", "s3", "digits", "digit_compositions"}
+"""Sources that read no folder of a user's: all but the hub have tests of their own, the hub needs a network."""
 
 
 def read(contract: Contract, uri: str, cache: Path) -> tuple[list[dict[str, Any]], list[Unreadable]]:

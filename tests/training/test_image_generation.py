@@ -188,7 +188,7 @@ def test_captions_are_read_in_lower_case_and_cut_ones_are_counted(tmp_path: Path
 
 def test_a_prompt_is_answered_with_pictures_and_unseen_words_are_said() -> None:
     model = painter(samples=3)
-    known, strange = model([{"caption": "a dark bar at the left"}, {"caption": "a purple bar at the left, purple"}])
+    known, strange = model([{"caption": "a dark bar at the left"}, {"caption": "a purple bar, purple"}])
     assert "unseen_words" not in known and strange["unseen_words"] == ["purple"]
     assert [shown(text).shape for text in known["images"]] == [(8, 8)] * 3 and known["images"][0] == known["image"]
     assert len(set(known["images"])) > 1, "samples differ"
@@ -321,7 +321,8 @@ def test_an_evaluation_tells_losses_agreement_copies_and_shows_pictures(tmp_path
     assert table.num_rows == body["rows"] == 60 and body["drawn"] == 1020
     assert body["judge"]["real"]["value"] > 0.9, "the judge knows real pictures"
     for picture in body["pictures"]:
-        assert Image.open(tmp_path / picture["file"]).size[0] > 100
+        with Image.open(tmp_path / picture["file"]) as page:
+            assert page.width > 100
     assert {picture["file"] for picture in body["pictures"]} == {"drawn.png", "completed.png", "nearest.png"}
     prompts = [row for row in table.to_pylist() if row["prompt"]]
     assert prompts and prompts[0]["prediction"] == model([{"caption": prompts[0]["prompt"]}])[0]["label"]
@@ -340,7 +341,7 @@ def test_what_repeats_training_pictures_is_called_copies(tmp_path: Path) -> None
     own = table_images(train, "image", 8, 1)
     model.decode = lambda codes: np.resize(own, (len(codes), 8, 8, 1)).copy()
     body = KIND.evaluate(asked(model), tmp_path, lambda share, note: None)
-    assert body["model"]["copies"]["value"] == 1 and body["nearest"]["drawn"] == 0
+    assert body["model"]["copies"]["value"] == 1 and body["nearest"]["drawn"] < 1e-3
 
 
 def test_reranking_is_told_beside_drawing_without_it() -> None:

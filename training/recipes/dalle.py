@@ -48,7 +48,7 @@ class Settings(ImageGptSettings):
     }
     reads: ClassVar[str] = "image-caption"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "tiny": {**ImageGptSettings.presets["tiny"], "vocab_size": 280, "text_length": 16},
+        "tiny": {**ImageGptSettings.presets["tiny"], "vocab_size": 280, "text_length": 24},
         "base": {**ImageGptSettings.presets["base"], "vocab_size": 16384, "text_length": 256},
     }
 
