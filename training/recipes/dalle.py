@@ -103,6 +103,8 @@ class Recipe(image_gpt.Recipe):
                 "cut": sum(len(short) < len(one) for short, one in zip(cut, ids, strict=True)),
                 "empty": sum(not text for text in captions),
             }
+            if shortening := told[name]["cut"]:
+                say(f"{shortening:,} of {len(ids):,} {name} captions cut to {self.settings.text_length} tokens")
         layout = {"text_vocabulary": tokenizer.get_vocab_size(), "text_length": self.settings.text_length, "end": end}
         words = sorted({word for text in texts["train"] for word in words_of(text)})
         return encoded, {"layout": layout, "caption": columns[0], "words": words, **told}
