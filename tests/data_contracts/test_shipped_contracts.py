@@ -32,7 +32,11 @@ DIGITS = {
     "mnist": ("mnist", 60000, 10000),
 }
 ELSEWHERE = {"library-docs", "library-docs-text"}
-COMPOSED = {f"digits-{kind}{split}" for kind in ("pairs", "colours") for split in ("", "-mixed")} | {"digits-words"}
+COMPOSED = {f"digits-{kind}{split}" for kind in ("pairs", "colours") for split in ("", "-mixed")} | {
+    "digits",
+    "digits-captions",
+    "digits-words",
+}
 """Made by a source, with tests of their own."""
 PARTS = {"bike"}
 """Of a set that is there whole under another name."""
