@@ -15,7 +15,8 @@ a baseline answers too; and `metrics.json`, with
 
 Gates, intervals, scorecard and model card then work with it. PNG files beside the two are shown by the scorecard and go
 to the run in MLflow; `write` takes them with a title each, which metrics.json keeps under `pictures`. A page may show
-more of it in `flows/judging/figures_<kind>.html`. No heavy import at a file's top: gates' settings are checked with these metrics.
+more of it in `flows/judging/figures_<kind>.html`. No heavy import at a file's top: gates' settings are checked with
+these metrics.
 """
 
 import json

@@ -78,7 +78,8 @@ class VectorQuantizer(Quantizer):
 
     def codes(self, said: torch.Tensor) -> torch.Tensor:
         flat = said.float().permute(0, 2, 3, 1)
-        away = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T  # but for the vector's own length
+        with torch.autocast(said.device.type, enabled=False):  # in bf16 another code is often the nearest
+            away = self.codebook.square().sum(1) - 2 * flat @ self.codebook.T  # but for the vector's own length
         return away.argmin(-1)
 
     def _see(self, said: torch.Tensor, codes: torch.Tensor, found: torch.Tensor) -> None:
