@@ -30,6 +30,8 @@ class Baseline:
     tried: list[dict[str, float]]
     """[{"C": 10, "validation_accuracy": 0.81}, ...], in the order tried."""
     name: str = field(default=NAME)
+    others: dict[str, list[str]] = field(default_factory=dict)
+    """Name -> predictions of simple models that were fitted too and are told beside it."""
 
 
 def fit_baseline(

@@ -26,7 +26,7 @@ class ExampleContract:
 
     def column(self, name: str) -> Column:
         if name in self.images:
-            return Column(name=name, type="image", arrow="large_binary", required=True)
+            return Column(name=name, type="image", arrow="image", required=True)
         return Column(name=name, type="string", arrow="string", required=name in ("text", "count"))
 
 

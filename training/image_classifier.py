@@ -1,7 +1,5 @@
 """What recipes that tell what a picture shows have in common: data, losses, answers. The network is the recipe's."""
 
-import base64
-import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,7 +12,7 @@ from torch.nn import functional
 
 from infra.errors import WrongInput
 from training import task
-from training.images import ImageFile, augment, read_image, table_images, to_tensor, write_images
+from training.images import ImageFile, augment, image_text, read_image, table_images, to_tensor, write_images
 from training.model import label_answers
 from training.randomness import SampleKeys
 from training.recipe import ImageClassifierSettings
@@ -145,11 +143,7 @@ def image_input(contract: Any) -> str:
 
 def example_text(size: int) -> str:
     """A picture as a request writes it: base64 text of a PNG."""
-    from PIL import Image
-
-    body = io.BytesIO()
-    Image.fromarray(np.linspace(0, 255, size * size).reshape(size, size).astype(np.uint8)).save(body, "PNG")
-    return base64.b64encode(body.getvalue()).decode()
+    return image_text(np.linspace(0, 255, size * size).reshape(size, size).astype(np.uint8))
 
 
 def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:

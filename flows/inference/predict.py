@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_contracts import registry
+from data_contracts.contract import DERIVED, image_columns
 from flows import references
 from flows.evaluate import load_predictor
 from flows.inference.log import BATCH_ROWS, Answered, LogFormat, now, write
@@ -55,8 +56,8 @@ def served(store: Store, reference: str) -> Served:
 def predict_inputs(
     store: Store, model: Served, inputs: tuple[str, ...], log: bool = True, settings: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """One answer an input: a text, or a JSON list or object of the columns that the model reads. settings: `key=value`
-    of what a request may set."""
+    """One answer an input: a text, a picture's file, or a JSON list or object of the columns that the model reads.
+    settings: `key=value` of what a request may set."""
     params = _params(model, settings)
     rows, ids = _parsed(model, inputs)
     predictor = load_predictor(store, model.version.model)
@@ -168,12 +169,55 @@ def _parsed(model: Served, inputs: tuple[str, ...]) -> tuple[list[dict[str, Any]
 
     columns = model.columns
     given = [_values(text, columns) for text in inputs]
-    contract = replace(model.contract, columns=tuple(model.contract.column(name) for name in columns))
-    texts = {name: pa.array([row[name] for row in given], pa.string()) for name in columns}
-    batch, faults = cast(pa.record_batch(texts), contract)
+    images = [name for name in columns if name in model.contract.images]
+    names = [one for name in columns for one in (image_columns(name) if name in images else [name])]
+    contract = replace(model.contract, columns=tuple(model.contract.column(name) for name in names))
+    values = {name: pa.array([row[name] for row in given], pa.string()) for name in columns}
+    for name in images:
+        values |= _pictures(name, [row[name] for row in given], contract)
+    batch, faults = cast(pa.record_batch(values), contract)
     for row, (column, problem) in sorted(faults.items()):
         raise WrongInput(f"input {inputs[row]!r}: {column}: {problem}; the contract {contract.name} says so")
-    return batch.to_pylist(), RowIds().of(batch)
+    return _rows(batch, model), RowIds().of(batch)
+
+
+def _rows(batch: "pa.RecordBatch", model: Served) -> list[dict[str, Any]]:
+    """What a predictor is asked, its pictures as arrays."""
+    import pyarrow as pa
+
+    table, columns = pa.Table.from_batches([batch]), {}
+    for name in model.columns:
+        if name in model.contract.images:
+            from training.images import table_arrays
+
+            columns[name] = table_arrays(table, name)
+        else:
+            columns[name] = table[name].to_pylist()
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _pictures(name: str, files: list[str | None], contract: "Contract") -> "dict[str, pa.Array]":
+    """Pixels, width, height and mode of each file, read as those of a dataset are: by a process of its own, which a
+    broken one may kill. Raises WrongInput."""
+    import pyarrow as pa
+
+    from data_contracts.embedded_images import image_mode
+    from data_contracts.native import Native, Unreadable
+
+    mode = image_mode(contract)
+    found: list[dict[str, Any]] = []
+    with Native() as native:
+        for file in files:
+            path = Path(file or "")
+            if not path.is_file():
+                raise WrongInput(f"input {file!r}: is no file; the model reads a picture, so give the name of one")
+            try:
+                pixels, facts = native.image(path, mode)
+            except Unreadable as error:
+                raise WrongInput(f"input {file!r}: {error}; give a picture such as a PNG or JPEG") from None
+            found.append({name: pixels} | {f"{name}_{suffix}": facts[suffix] for suffix in DERIVED})
+    kinds = {name: pa.large_binary(), f"{name}_mode": pa.string()}
+    return {one: pa.array([row[one] for row in found], kinds.get(one, pa.int64())) for one in image_columns(name)}
 
 
 def _values(text: str, columns: list[str]) -> dict[str, str | None]:
@@ -210,7 +254,7 @@ def _answer(
                 faults.setdefault(row, f"{column}: is missing")
     good = [row for row in range(asked.batch.num_rows) if row not in faults]
     whole = asked.batch.take(pa.array(good, pa.int64()))
-    rows = whole.select(model.columns).to_pylist()
+    rows = _rows(whole, model)
     ids = list(map(str, whole[id_column].to_pylist())) if id_column else [asked.row_ids[row] for row in good]
     times = [_moment(value) for value in whole[time_column].to_pylist()] if time_column else now(len(good))
     return Answered(ids, times, rows, predictor(rows) if rows else []), faults

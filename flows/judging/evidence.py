@@ -236,18 +236,26 @@ class Evidence:
             raise MissingEvidence(f"the contract of {subject.ref}'s data is missing: {error}") from error
 
     def test_inputs(self, subject: Subject, row_ids: Sequence[str]) -> list[dict[str, Any]]:
-        """The input columns of those test rows, whole, in that order."""
+        """The input columns of those test rows, whole, in that order; pictures as a request writes them."""
         import pyarrow.compute
 
+        from data_contracts.contract import image_columns
         from data_contracts.registry import read_split, resolve
+        from training.images import image_text, table_arrays
 
-        columns = list(self.contract(subject).inputs)
+        contract = self.contract(subject)
+        columns = list(contract.inputs)
+        images = [name for name in columns if name in contract.images]
+        more = [one for name in images for one in image_columns(name) if one not in columns]
         try:
-            table = read_split(self.store, resolve(self.store, subject.dataset), "test", columns=columns)
+            table = read_split(self.store, resolve(self.store, subject.dataset), "test", columns=[*columns, *more])
         except (NotFound, ValueError, SlipwayError) as error:
             raise MissingEvidence(f"the test rows of {subject.ref}'s data are missing: {error}") from error
         wanted = pyarrow.array(list(row_ids), pyarrow.string())
         found = table.filter(pyarrow.compute.is_in(table["row_id"].cast(pyarrow.string()), value_set=wanted))
+        for name in images:
+            texts = pyarrow.array([image_text(picture) for picture in table_arrays(found, name)], pyarrow.string())
+            found = found.set_column(found.column_names.index(name), name, texts)
         rows = {row.pop("row_id"): {name: row[name] for name in columns} for row in found.to_pylist()}
         lost = [row_id for row_id in row_ids if row_id not in rows]
         if lost:
@@ -264,7 +272,7 @@ class Evidence:
         def shown(name: str, value: Any) -> str:
             if name in personal:
                 return hidden(value, contract)
-            return f"image of {len(value)} bytes" if isinstance(value, bytes) else str(value)
+            return "a picture" if name in contract.images else str(value)
 
         return ["\n".join(shown(*item) for item in row.items()) for row in self.test_inputs(subject, row_ids)]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from training.calibration import expected_calibration_error, per_row_losses, reliability
-from training.evaluation import TEXT_CHARS, Asked, Kind, Say, shown, write
+from training.evaluation import TEXT_CHARS, Asked, Kind, Picture, Say, shown, write
 from training.intervals import compare, estimate, wilson
 from training.metrics import Metric
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 COMPARED = ("accuracy", "macro_f1")
 """What is told of the baseline, which gives answers and no probabilities."""
+MISTAKES, COLUMNS, SIDE = 24, 8, 96
+"""Of pictures, shown on a page: how many, in how many columns, how large in pixels."""
 MAX_CLASSES_KEPT = 200
 """Up to so many classes each row's probabilities are kept: 10,000 rows of 200 classes are 8 MB."""
 
@@ -42,7 +44,7 @@ class Classification(Kind):
         "absolute_error": Metric(title="mean error", columns=("absolute_error",), higher_is_better=False, share=False),
     }
     needs_label = True
-    baseline = "a linear model"
+    baseline = "a simple model"
     advice = (
         "more labelled rows, other settings, or, for text, an encoder pretrained on much more of it (--set base=PATH)"
     )
@@ -52,6 +54,7 @@ class Classification(Kind):
 
     def evaluate(self, asked: Asked, folder: Path, say: Say) -> dict[str, Any]:
         from training.baseline import fit_baseline
+        from training.image_baseline import fit_image_baseline
         from training.table_baseline import fit_table_baseline
 
         say(0, "answering the test split")
@@ -60,7 +63,8 @@ class Classification(Kind):
         if asked.random_start is not None:
             say(0.2, "answering with the model from random weights")
             random_start = answer(asked.random_start, asked)[1]["prediction"].to_pylist()
-        baseline = (fit_table_baseline if asked.reads == "table" else fit_baseline)(
+        fit = {"table": fit_table_baseline, "image": fit_image_baseline}.get(asked.reads, fit_baseline)
+        baseline = fit(
             asked.splits["train"],
             asked.splits["validation"],
             asked.judged,
@@ -80,6 +84,7 @@ class Classification(Kind):
             test_reads=asked.test_reads,
             random_start=random_start,
             ordinal=getattr(asked.predictor, "ordinal", False),
+            pictures=_mistakes(asked, table) if asked.images else (),
         )
 
 
@@ -91,21 +96,45 @@ def answer(predictor: Any, asked: Asked) -> "tuple[list[str], pyarrow.Table]":
     `probabilities`, one of each label, where it gives them."""
     import pyarrow as pa
 
-    rows = asked.judged.select(list(asked.inputs)).to_pylist()
+    rows = asked.rows(asked.judged)
     answers = predictor(rows)
+    seen = [name for name in asked.inputs if name not in asked.images]
     table = pa.table(
         {
             "row_id": asked.judged["row_id"],
             "label": pa.array([str(value) for value in asked.judged[str(asked.label)].to_pylist()]),
             "prediction": pa.array([one["label"] for one in answers]),
             "confidence": pa.array([one["confidence"] for one in answers], pa.float64()),
-            "text": pa.array([shown(row, asked.texts_only) for row in rows]),
+            "text": pa.array(
+                [shown({name: row[name] for name in seen}, asked.texts_only) for row in rows], pa.string()
+            ),
         }
     )
     if answers and all(set(predictor.labels) <= one.get("scores", {}).keys() for one in answers):
         shares = [[one["scores"][label] for label in predictor.labels] for one in answers]
         table = table.append_column("probabilities", pa.array(shares, pa.list_(pa.float32())))
     return predictor.labels, table
+
+
+def _mistakes(asked: Asked, table: "pyarrow.Table") -> list[Picture]:
+    """The pictures that the model was surest of and wrong."""
+    from training.images import png_grid, read_image, table_arrays
+
+    answers = table.select(["label", "prediction", "confidence"]).to_pylist()
+    wrong = [row for row, one in enumerate(answers) if one["label"] != one["prediction"]]
+    wrong = sorted(wrong, key=lambda row: -answers[row]["confidence"])[:MISTAKES]
+    if not wrong:
+        return []
+    found = [
+        read_image(one, min(max(one.shape[:2]), SIDE), 3)
+        for one in table_arrays(asked.judged.take(wrong), asked.images[0])
+    ]
+    said = [f"{answers[row]['label']}: {answers[row]['prediction']}" for row in wrong]
+    rows = range(0, len(wrong), COLUMNS)
+    grid = png_grid(
+        [found[row : row + COLUMNS] for row in rows], [said[row : row + COLUMNS] for row in rows], side=SIDE
+    )
+    return [Picture("mistakes", "The mistakes it was surest of: what each is, and what it said", grid)]
 
 
 def describe_predictions(labels: Sequence[str], truth: Sequence[str], predictions: Sequence[str]) -> dict[str, Any]:
@@ -146,6 +175,7 @@ def evaluate_classification(
     test_reads: int = 1,
     random_start: Sequence[str] | None = None,
     ordinal: bool = False,
+    pictures: Sequence[Picture] = (),
 ) -> dict[str, Any]:
     """Write `metrics.json` and `predictions.parquet` into `folder`; returns what metrics.json holds.
 
@@ -165,7 +195,8 @@ def evaluate_classification(
     if not truth or None in truth:
         raise ValueError(f"{split} split of {dataset}: {len(truth)} rows, {truth.count(None)} without a label")
     truth, predictions = list(map(str, truth)), list(map(str, predictions))
-    known = [*labels, *sorted({*truth, *predictions, *baseline.predictions} - set(labels))]
+    told_others = {one for given in baseline.others.values() for one in given}
+    known = [*labels, *sorted({*truth, *predictions, *baseline.predictions, *told_others} - set(labels))]
     described = describe_predictions(known, truth, predictions)
     confidence = table["confidence"].to_numpy().astype(float)
     right = np.array([label == answer for label, answer in zip(truth, predictions, strict=True)])
@@ -202,6 +233,7 @@ def evaluate_classification(
             "tried": baseline.tried,
             **describe_predictions(known, truth, baseline.predictions),
         },
+        "others": {name: describe_predictions(known, truth, given) for name, given in baseline.others.items()},
         "majority": {"label": baseline.majority, "accuracy": wilson(majority, len(truth)).to_json()},
         "difference": _both_differences(predictions, baseline.predictions, truth),
     }
@@ -220,7 +252,7 @@ def evaluate_classification(
     }
     if losses and len(labels) <= MAX_CLASSES_KEPT:
         columns["probabilities"] = table["probabilities"]
-    return write(folder, metrics, columns)
+    return write(folder, metrics, columns, pictures)
 
 
 def _both_differences(predictions: Sequence[str], other: Sequence[str], truth: Sequence[str]) -> dict[str, Any]:
