@@ -120,7 +120,8 @@ def predict(
 ) -> None:
     """Answer inputs, or a file of them, with a model's champion (or NAME@candidate, NAME/3).
 
-    A model that reads several columns takes each input as a JSON list or object of them.
+    A model that reads several columns takes each input as a JSON list or object of them; a picture is given by the
+    name of its file.
 
     Example: slipway predict library-docs "fit a random forest"
     """
