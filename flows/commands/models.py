@@ -92,10 +92,8 @@ def gate(model: str, as_json: bool) -> None:
 )
 @click.option("--id", "id_column", default="", metavar="COLUMN", help="Your ids in the file; without: row ids.")
 @click.option("--time", "time_column", default="", metavar="COLUMN", help="What moment a row is about; without: now.")
-@click.option(
-    "--labels", default="", metavar="A,B,...", help="Which of these a text is, trained on or not (embeddings)."
-)
-@click.option("--nearest", type=click.IntRange(1), metavar="N", help="The N nearest texts of the dataset (embeddings).")
+@click.option("--labels", default="", metavar="A,B,...", help="Which of these a text or picture is, trained on or not.")
+@click.option("--nearest", type=click.IntRange(1), metavar="N", help="The N nearest texts of the dataset, or pictures.")
 @click.option(
     "--set",
     "settings",

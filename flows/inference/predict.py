@@ -86,23 +86,30 @@ def _params(model: Served, settings: Sequence[str]) -> dict[str, Any]:
 
 
 def zero_shot(store: Store, model: Served, texts: tuple[str, ...], labels: list[str]) -> list[dict[str, Any]]:
-    """Which of these labels, none of which it was trained on, each text is. Raises WrongInput."""
+    """Which of these labels, none of which it was trained on, each text or picture is. Raises WrongInput."""
     if len(set(labels)) < 2:
         raise WrongInput(f"--labels {', '.join(labels)}: gives {len(set(labels))}; two are needed, parted by commas")
-    return list(_embedder(store, model).classify(texts, labels))
+    return list(_embedder(store, model).classify(_queries(model, texts), labels))
 
 
 def nearest(store: Store, model: Served, texts: tuple[str, ...], count: int) -> list[dict[str, Any]]:
-    """The texts of the model's dataset nearest to each: row_id, text, score. Raises WrongInput."""
-    return [{"nearest": found} for found in _embedder(store, model).search(texts, count)]
+    """The texts of the model's dataset nearest to each: row_id, text, score; of a model of pictures and texts, the
+    pictures nearest to a text, and the captions nearest to a picture. Raises WrongInput."""
+    return [{"nearest": found} for found in _embedder(store, model).search(_queries(model, texts), count)]
+
+
+def _queries(model: Served, inputs: tuple[str, ...]) -> list[str | Path]:
+    """What is asked after: texts, and for a model of pictures the files that inputs name."""
+    pictures = any(name in model.contract.images for name in model.columns)
+    return [Path(one) if pictures and os.path.isfile(one) else one for one in inputs]
 
 
 def _embedder(store: Store, model: Served) -> Any:
     predictor = load_predictor(store, model.version.model)
-    if not hasattr(predictor, "embed"):
+    if not hasattr(predictor, "search"):
         raise WrongInput(
             f"model {model.version.ref}: recipe '{model.version.experiment['recipe']}' embeds no texts, which --labels "
-            "and --nearest need; ask one of sentence_embedding or text_search"
+            "and --nearest need; ask one of sentence_embedding, text_search or clip"
         )
     return predictor
 

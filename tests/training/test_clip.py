@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,13 @@ import pyarrow as pa
 import pytest
 import torch
 import torch.distributed as dist
+from PIL import Image
 
+from flows.inference.predict import Served, nearest, zero_shot
 from flows.proofs.parity import _gradients
+from infra import artifacts
 from infra.errors import WrongInput
+from infra.store import FolderStore
 from tests.training.examples import open_recipe
 from tests.training.gloo_group import GlooGroup
 from tests.training.observers import Silent
@@ -145,6 +150,25 @@ def test_a_text_finds_pictures_and_a_picture_its_caption(trained: Any) -> None:
     assert [one["text"] for one in found] == [text] * 5
     assert {one["row_id"] for one in found} <= set(recipe.images["train"].columns["row_id"].to_pylist())
     assert len({one["text"] for one in captions}) == 5, "each caption of the library is there once"
+
+
+def test_predict_takes_a_file_for_a_picture_and_other_words_for_a_text(trained: Any, tmp_path: Path) -> None:
+    recipe, predictor = trained
+    store = FolderStore(tmp_path / "store")
+    files = {"files": {"loader": "training.recipes.clip:load_predictor"}}
+    model = artifacts.commit_folder(store, "models", recipe.folder.parent / "model", files)
+    version: Any = SimpleNamespace(model=model.digest, ref="shapes/1", experiment={"recipe": "clip"})
+    contract: Any = CONTRACTS["image-caption"]
+    asked = Served(version, contract, ["image"])
+    picture = recipe.images["train"].pixels(np.array([0]))[0]
+    Image.fromarray(picture[:, :, 0]).save(tmp_path / "one.png")
+    texts, pictures = nearest(store, asked, (str(tmp_path / "one.png"), "a dark bar at the left"), 3)
+    assert texts["nearest"] == predictor.search([picture], 3)[0]
+    assert [one["text"] for one in pictures["nearest"]] == ["a dark bar at the left"] * 3
+    (named,) = zero_shot(store, asked, (str(tmp_path / "one.png"),), predictor.labels)
+    assert named["label"] == predictor.classify([picture], predictor.labels)[0]["label"]
+    with pytest.raises(WrongInput, match="'no such file' is no base64 text of a file"):
+        zero_shot(store, asked, ("no such file",), predictor.labels)
 
 
 def test_a_library_of_another_model_is_refused(trained: Any, tmp_path: Path) -> None:
