@@ -18,6 +18,8 @@ from training.siamese import gather
 from training.text import encode_packed, mean_pool
 
 IMAGES_AT_ONCE = 256
+GROUP = 64
+"""Rows of a held-out split that compete in its loss: which rows meet must not depend on the number of workers."""
 MAX_SCALE = 100.0
 """Of the cosines (§2.5): more made training unstable."""
 PLACES = 2
@@ -113,7 +115,7 @@ class Clip(task.Task):
         for scores in (logits[asked], logits.T[asked]):  # `barred` is symmetric
             loss += float(functional.cross_entropy(scores, own[asked], reduction="sum")) / 2
             right += float((scores.argmax(-1) == own[asked]).sum()) / 2
-        return {"loss": (loss, len(asked)), "recall_at_1_of_64": (right, len(asked))}
+        return {"loss": (loss, len(asked)), f"recall_at_1_of_{GROUP}": (right, len(asked))}
 
     def initial_losses(self) -> dict[str, float]:
         return {"loss": self.chance}

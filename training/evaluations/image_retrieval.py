@@ -27,6 +27,8 @@ ALPHAS = (1.0, 10.0, 100.0)
 """Tried for the linear map: penalties on its weights, pixels in 0..1."""
 PIXELS = 28
 """Side of the pictures that the linear map sees at most."""
+WORDS = 4096
+"""Of the captions, the most frequent, that the linear map foretells at most."""
 BLOCK = 512
 """Queries compared with all candidates at once."""
 
@@ -211,9 +213,11 @@ def fit_linear(asked: Asked, image: str, caption: str, size: int) -> Linear:
 
     channels = asked.predictor.settings.channels
     train, validation = asked.splits["train"], asked.splits["validation"]
-    vectorizer = TfidfVectorizer(dtype=np.float32, token_pattern=r"\w+").fit(train[caption].to_pylist())
+    vectorizer = TfidfVectorizer(dtype=np.float32, token_pattern=r"\w+", max_features=WORDS).fit(
+        train[caption].to_pylist()
+    )
     pixels = _flat(train, image, size, channels)
-    words = vectorizer.transform(train[caption].to_pylist()).toarray()
+    words = vectorizer.fit_transform(train[caption].to_pylist()).toarray()
     distinct, numbers = np.unique(np.array(validation[caption].to_pylist(), object), return_inverse=True)
     tried, fits = [], []
     for alpha in ALPHAS if validation.num_rows else ALPHAS[1:2]:

@@ -24,7 +24,7 @@ from infra.errors import WrongInput
 from training import task
 from training.encoders import build_encoder, load_pretrained, save_pretrained
 from training.image_classifier import example_text
-from training.image_text import Clip, ImageTower, embed_pictures, project
+from training.image_text import GROUP, Clip, ImageTower, embed_pictures, project
 from training.images import ImageFile, augment, read_image, table_images, to_tensor, write_images
 from training.model import label_answers
 from training.randomness import SampleKeys
@@ -45,8 +45,6 @@ from training.text_index import TextIndex
 SPLITS = ("train", "validation", "test")
 NEAREST = 5
 """Captions, or pictures, that a search answers."""
-GROUP = 64
-"""Rows of a held-out split that compete in its loss: which rows meet must not depend on the number of workers."""
 PICTURES, CAPTIONS = "pictures", "captions"
 """Folders of the model's two indexes."""
 
