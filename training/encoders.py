@@ -87,6 +87,13 @@ def build_encoder(settings: Any, base: Path | None, vocabulary: int) -> Any:
     return encoder
 
 
+def body(trained: torch.nn.Module) -> Any:
+    """The transformer of a task: the outermost of transformers' models among its modules."""
+    from transformers import PreTrainedModel
+
+    return next(one for one in trained.modules() if isinstance(one, PreTrainedModel))
+
+
 def _refuse_unknown(folder: Path) -> None:
     """Before transformers says it in a paragraph."""
     from transformers import CONFIG_MAPPING, __version__

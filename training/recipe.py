@@ -223,6 +223,43 @@ class ImageClassifierSettings(ImageSettings, FewLabels):
     it is as sure as it is right (training.temperature)."""
 
 
+class DistillationSettings(RecipeSettings):
+    """The settings of recipes whose student learns from a trained model: see `training.distilled`."""
+
+    prepare_reads: ClassVar[dict[str, tuple[str, ...]]] = {"teacher": ("tokenizer.json",), "base": ("tokenizer.json",)}
+    keep_every: int = Field(2, ge=1, le=96)
+    """One in so many of the layers that the student begins with is kept, the first among them: 2 keeps every second."""
+    temperature: float = Field(2.0, gt=0)
+    """By which both's logits are divided in the soft loss: the higher, the more the unlikely answers tell."""
+    alpha_hard: float = Field(2.0, ge=0)
+    """Weight of the cross-entropy with the data's own answers."""
+    alpha_soft: float = Field(5.0, ge=0)
+    """Weight of T^2 x the KL divergence from the teacher's answers; with alpha_hidden 0 too, nothing is distilled."""
+    alpha_hidden: float = Field(1.0, ge=0)
+    """Weight of 1 - cosine between the last hidden states of both, for each token."""
+
+
+class LowRankSettings(RecipeSettings):
+    """The settings of recipes that adapt a transformer by low-rank matrices: see `training.low_rank`."""
+
+    rank: int = Field(8, ge=1, le=1024)
+    """Columns of B and rows of A."""
+    alpha: int = Field(16, ge=1)
+    """The products count alpha / rank times."""
+    target_layers: tuple[str, ...] = ("query", "value")
+    """The body's linear layers that are adapted, by the last part of their name (§4.2 of the paper: these two)."""
+    adapter_dropout: float = Field(0.0, ge=0, lt=1)
+    """On what the small matrices read."""
+
+    @model_validator(mode="after")
+    def _adapts_something(self) -> Self:
+        if not self.target_layers:
+            raise ValueError("target_layers is empty; name layers, or take the recipe that trains every weight")
+        if getattr(self, "freeze_encoder", False):
+            raise ValueError("freeze_encoder: the encoder's own weights are frozen here anyway; leave it out")
+        return self
+
+
 def recipe_path(name: str) -> Path:
     """Raises WrongInput, listing the recipes, when there is none of that name."""
     path = FOLDER / f"{name}.py"

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from tests.training.examples import open_recipe
-from training import loop
+from training import loop, speed
 from training.experiment import Training
 from training.recipe import recipe_names, settings_class
 
@@ -26,9 +26,16 @@ DROPOUT: dict[str, Any] = {"dropout": 0.5}
 
 @contextmanager
 def watched(at_least: int = 1) -> Iterator[None]:
-    """Inside, whatever drops something out, or a module called while gradients are recorded, fails the test."""
+    """Inside, whatever drops something out, or a module called while gradients are recorded, fails the test; but for
+    training steps that are timed."""
     found: set[str] = set()
     calls = 0
+
+    def timed(*given: Any) -> Any:
+        before = set(found)
+        costs = times(*given)
+        found.intersection_update(before)
+        return costs
 
     def look(module: torch.nn.Module, arguments: Any) -> None:
         nonlocal calls
@@ -46,11 +53,12 @@ def watched(at_least: int = 1) -> Iterator[None]:
             found.add(f"{named['dropout_p']:g} of the attention dropped out")
         return attends(*given, **named)
 
-    drops, attends = functional.dropout, functional.scaled_dot_product_attention
+    drops, attends, times = functional.dropout, functional.scaled_dot_product_attention, speed.training_steps
     handle = register_module_forward_pre_hook(look)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(functional, "dropout", dropout)
         patched.setattr(functional, "scaled_dot_product_attention", attention)
+        patched.setattr(speed, "training_steps", timed)
         yield
     handle.remove()
     assert found == set()

@@ -49,21 +49,27 @@ TRIED_CHARACTERS = 10_000
 
 
 class Settings(RecipeSettings):
-    roles: ClassVar[dict[str, str]] = {"tokenizer": "a tokenizer to read with; without it, one is trained"}
-    prepare_reads: ClassVar[dict[str, tuple[str, ...]]] = {"tokenizer": ("tokenizer.json",)}
+    roles: ClassVar[dict[str, str]] = {
+        "base": "weights and tokenizer of a GPT-2 to go on from; without it, random weights",
+        "tokenizer": "from random weights: a tokenizer to read with; without it, one is trained",
+    }
+    prepare_reads: ClassVar[dict[str, tuple[str, ...]]] = {
+        "base": ("tokenizer.json",),
+        "tokenizer": ("tokenizer.json",),
+    }
     evaluates: ClassVar[str] = "language_modelling"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {"tokens": "characters", "block_size": 24, "hidden_size": 32, "num_layers": 2, "new_tokens": 30}
     }
 
     tokens: Literal["bpe", "characters"] = prepared_by("bpe")
-    """What a token is where the tokenizer is trained here; unused with `from.tokenizer`, as is the next."""
+    """What a token is where the tokenizer is trained here; unused with one that is given, as is the next."""
     vocab_size: int = prepared_by(4096, ge=260, le=1_000_000)
     """Entries of a vocabulary of byte pairs."""
     block_size: int = Field(128, ge=8, le=8192)
     """Tokens that the model sees at once."""
     hidden_size: int = Field(128, ge=8, le=8192)
-    """Width of the model."""
+    """Width of the model; unused with `from.base`, as are the next three."""
     num_layers: int = Field(4, ge=1, le=96)
     num_heads: int = Field(4, ge=1, le=128)
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -137,21 +143,25 @@ class Recipe(task.Recipe):
 
     def tokenizer(self, texts: Sequence[str], say: Callable[[str], None]) -> Any:
         """The given tokenizer, once it has shown that it gives texts back, or one trained here."""
-        if "tokenizer" not in self.sources:
+        given = [role for role in ("base", "tokenizer") if role in self.sources]
+        if len(given) == 2:
+            raise WrongInput("from.tokenizer: the base brings its own; leave one of the two out")
+        if not given:
             say(f"training a tokenizer ({self.settings.tokens}) on {len(texts):,} texts")
             if self.settings.tokens == "characters":
                 return train_characters(texts)
             return train_bpe(texts, self.settings.vocab_size)
-        tokenizer = load_tokenizer(self.sources["tokenizer"])
+        where = f"from.{given[0]} {self.sources[given[0]]}"
+        tokenizer = load_tokenizer(self.sources[given[0]])
         tried = "".join(texts)[:TRIED_CHARACTERS]
-        given = tokenizer.decode(tokenizer.encode(tried, add_special_tokens=False).ids, skip_special_tokens=False)
-        if given != tried:
+        back = tokenizer.decode(tokenizer.encode(tried, add_special_tokens=False).ids, skip_special_tokens=False)
+        if back != tried:
             place = next(
-                (at for at, pair in enumerate(zip(tried, given, strict=False)) if pair[0] != pair[1]), len(given)
+                (at for at, pair in enumerate(zip(tried, back, strict=False)) if pair[0] != pair[1]), len(back)
             )
             raise WrongInput(
-                f"from.tokenizer {self.sources['tokenizer']}: does not give texts back: {tried[place : place + 20]!r} "
-                f"became {given[place : place + 20]!r}; a model that writes needs byte pairs, unigrams or characters"
+                f"{where}: its tokenizer does not give texts back: {tried[place : place + 20]!r} "
+                f"became {back[place : place + 20]!r}; a model that writes needs byte pairs, unigrams or characters"
             )
         return tokenizer
 
@@ -177,6 +187,8 @@ class Recipe(task.Recipe):
     def build(self) -> LanguageModel:
         from transformers import GPT2Config, GPT2LMHeadModel
 
+        if "base" in self.sources:
+            return LanguageModel(self.given(self.sources["base"]))
         settings = self.settings
         end = load_tokenizer(self.folder).token_to_id(END)
         config = GPT2Config(
@@ -195,6 +207,22 @@ class Recipe(task.Recipe):
         model: Any = GPT2LMHeadModel(config)
         use_packed_attention(model)
         return LanguageModel(model)
+
+    def given(self, base: Path) -> Any:
+        """The base's model. Raises WrongInput where it is no GPT-2, or has no room for the tokens or for a block."""
+        from transformers import AutoModelForCausalLM, GPT2LMHeadModel
+
+        model = load_pretrained(AutoModelForCausalLM, base)
+        if not isinstance(model, GPT2LMHeadModel):
+            raise WrongInput(f"from.base {base}: holds a {type(model).__name__}, not a GPT-2")
+        entries, room = self.report["vocabulary"], model.config.vocab_size
+        if entries > room:
+            raise WrongInput(f"from.base {base}: its tokenizer has {entries} entries, its model {room}; "
+                             "give a folder whose two fit")  # fmt: skip
+        if self.settings.block_size > model.config.n_positions:
+            raise WrongInput(f"settings.block_size: {self.settings.block_size} tokens, the base takes "
+                             f"{model.config.n_positions} (n_positions); lower it")  # fmt: skip
+        return model
 
     def save(self, trained: Any, folder: Path) -> task.ModelFiles:
         save_pretrained(trained.model, self.folder, folder)
