@@ -120,3 +120,31 @@ def test_teachers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert "tells a, b, c apart, the dataset has label 0, label 1, label 2" in refused(other_labels)
     assert "another vocabulary" in refused(other_words)
     assert "no trained text_classifier" in refused(lambda folder: (folder / "head.safetensors").unlink())
+
+
+def test_a_student_that_fills_masks_learns_from_a_teacher_that_does(tmp_path: Path) -> None:
+    recipe = open_recipe("distillation_mlm", tmp_path / "prepared")
+    torch.manual_seed(0)
+    task = recipe.build().eval()
+    index = np.arange(16)
+    batch = recipe.batch("train", index, SampleKeys.of(0, np.zeros_like(index), index))
+    own, teachers = task.model.model.bert, task.teacher.model.model.bert
+    assert (len(own.encoder.layer), len(teachers.encoder.layer)) == (1, 2)
+    assert {name.split(".")[0] for name in task.state_dict()} == {"model"}
+    with torch.no_grad():
+        logits, wanted = (one.states(batch)[1] / 2 for one in (task.model, task.teacher.model))
+        shares = wanted.softmax(-1)
+        entropy = -(shares * shares.log()).sum()
+        soft = 4 * (functional.cross_entropy(logits, shares, reduction="sum") - entropy)
+        losses, counts, measured = task(batch), task.counts(batch), task.measure(batch)
+    assert float(losses["soft_loss"]) == pytest.approx(float(soft), rel=1e-3)
+    assert counts["soft_loss"] == counts["mlm_loss"] == len(batch["targets"]) == measured["agreement"][1]
+    assert [task.loss_weight(name) for name in ("mlm_loss", "soft_loss", "hidden_loss")] == [2, 5, 1]
+    (tmp_path / "model").mkdir()
+    figures = recipe.save(task, tmp_path / "model").figures
+    assert 0.4 < figures["body_parameters_ratio"] < 0.8
+    classifier = example_sources("distillation")["teacher"]
+    other = load_recipe("distillation_mlm").Recipe(recipe.settings, {"teacher": classifier})
+    other.open(tmp_path / "prepared")
+    with pytest.raises(WrongInput, match=r"from.teacher .*: has no head"):
+        other.build()

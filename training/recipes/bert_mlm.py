@@ -64,9 +64,15 @@ class MaskedLanguageModel(task.Task):
         self.model = model
 
     def forward(self, batch: task.Batch, phase: str = "all") -> dict[str, torch.Tensor]:
-        hidden = encode_packed(self.model.bert, batch)  # (tokens, D)
-        logits = self.model.cls(hidden[batch["chosen"]])  # (chosen, V): the other tokens' logits are never computed
-        return {"mlm_loss": functional.cross_entropy(logits.float(), batch["targets"], reduction="sum")}
+        return self.losses(self.states(batch)[1], batch)
+
+    def states(self, batch: task.Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """The last hidden states (tokens, D), and the logits (chosen, V): the other tokens' are never computed."""
+        hidden = encode_packed(self.model.bert, batch)
+        return hidden, self.model.cls(hidden[batch["chosen"]]).float()
+
+    def losses(self, logits: torch.Tensor, batch: task.Batch) -> dict[str, torch.Tensor]:
+        return {"mlm_loss": functional.cross_entropy(logits, batch["targets"], reduction="sum")}
 
     def counts(self, batch: task.Batch) -> dict[str, float]:
         return {"mlm_loss": len(batch["targets"])}
@@ -167,6 +173,7 @@ class FillMask(task.Predictor):
         answers = []
         for row in rows:
             tokens = tokenize(self.tokenizer, [str(row["text"])], self.max_length)
+            self.truncated += tokens.truncated
             where = np.flatnonzero(tokens.ids == self.mask_id)
             if not len(where):
                 raise WrongInput(f"input {row['text']!r}: holds no [MASK] within {self.max_length} tokens; add one")
