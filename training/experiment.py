@@ -3,6 +3,8 @@
 Gates, promotion, schedule and monitor are part of the same file and stay as they are here: `flows.config` reads them.
 """
 
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -58,13 +60,20 @@ def experiment_path(name: str) -> Path:
         if not path.is_file():
             raise WrongInput(f"experiment {name}: there is no such file")
         return path
-    for folder in (Path(), Path("experiments"), FOLDER):
-        path = folder / f"{name}.yaml"
-        if path.is_file():
-            return path
+    places = [folder / f"{name}.yaml" for folder in (Path(), Path("experiments"), FOLDER)]
+    for path in filter(Path.is_file, places):
+        if path != places[-1] and places[-1].is_file() and path.resolve() != places[-1].resolve():
+            _say_shadowed(name, path.resolve())
+        return path
     files = [path for folder in (Path(), Path("experiments"), FOLDER) for path in folder.glob("*.yaml")]
     shipped = [path.stem for path in files if not path.name.endswith(".odcs.yaml")]
     raise WrongInput(f"experiment '{name}': is unknown; {choices(name, shipped)} (or give a file ending in .yaml)")
+
+
+@cache
+def _say_shadowed(name: str, path: Path) -> None:
+    """Once: a command looks an experiment up more than once."""
+    print(f"experiment {name}: {path} is taken, not the shipped one of that name", file=sys.stderr)
 
 
 def load_experiment(name: str, overrides: list[str] | tuple[str, ...] = ()) -> Experiment:

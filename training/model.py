@@ -39,6 +39,9 @@ class ModelFiles:
 class Predictor(ABC):
     """A saved model that answers, on CPU or GPU, without dropout or gradient."""
 
+    truncated: int = 0
+    """Texts that were longer than the model takes, and cut, since it was loaded."""
+
     @abstractmethod
     def __call__(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """One answer a row, in order; keys at least those of `ModelFiles.outputs`."""

@@ -151,7 +151,9 @@ def predict(
     elif nearest:
         answers = inference.nearest(store, asked, inputs, nearest)
     else:
-        answers = inference.predict_inputs(store, asked, inputs, not no_log, settings)
+        answers = inference.predict_inputs(
+            store, asked, inputs, not no_log, settings, say=lambda line: click.echo(line, err=True)
+        )
     if out:
         pictures.write_grid(out, inputs, answers, asked.version.ref)
     document = {
@@ -180,7 +182,8 @@ def predict(
 
 def _tell_counts(body: dict[str, Any]) -> None:
     unread = f"; {body['faults']:,} could not be read, their `error` says why" if body["faults"] else ""
-    click.echo(f"{body['model']} answered {body['answered']:,} of {body['rows']:,} rows{unread}: {body['out']}")
+    cut = f"; {body['truncated']:,} are longer than the model takes and were cut" if body["truncated"] else ""
+    click.echo(f"{body['model']} answered {body['answered']:,} of {body['rows']:,} rows{unread}{cut}: {body['out']}")
 
 
 def _interval(estimate: dict[str, float]) -> str:

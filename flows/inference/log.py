@@ -128,15 +128,19 @@ class LogFormat:
         return pa.table([pa.array(columns[one.name], one.type) for one in self.schema], schema=self.schema)
 
 
-def write(store: Store, name: str, table: "pa.Table") -> str:
-    """Put the rows of a model into its log as one file. Returns the file's key."""
+def write(store: Store, name: str, table: "pa.Table", place: str = "") -> str:
+    """Put the rows of a model into its log as one file. place: `<day>/<name>` of rows that an earlier try may have put
+    there already. Returns the file's key."""
     import pyarrow as pa
     from pyarrow import parquet
 
     sink = pa.BufferOutputStream()
     parquet.write_table(table, sink, compression="zstd")
-    key = f"inference/{name}/{datetime.now(UTC):%Y-%m-%d}/{uuid.uuid4().hex}.parquet"
-    store.put(key, memoryview(sink.getvalue()))
+    key = f"inference/{name}/{place or f'{datetime.now(UTC):%Y-%m-%d}/{uuid.uuid4().hex}'}.parquet"
+    if place:
+        store.create(key, sink.getvalue().to_pybytes())
+    else:
+        store.put(key, memoryview(sink.getvalue()))
     return key
 
 

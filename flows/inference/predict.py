@@ -4,9 +4,7 @@ Nothing of a model is loaded before its files were held against their digests an
 """
 
 import json
-import os
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +15,10 @@ from data_contracts.contract import DERIVED, image_columns
 from flows import references
 from flows.evaluate import load_predictor
 from flows.inference.log import BATCH_ROWS, Answered, LogFormat, now, write
+from flows.inference.parts import Parts, grouped
 from flows.models import ModelVersion
 from flows.promotion.signatures import verified_files
+from infra.digests import digest_file
 from infra.errors import WrongInput, choices
 from infra.progress import Progress
 from infra.store import Store
@@ -54,14 +54,21 @@ def served(store: Store, reference: str) -> Served:
 
 
 def predict_inputs(
-    store: Store, model: Served, inputs: tuple[str, ...], log: bool = True, settings: Sequence[str] = ()
+    store: Store,
+    model: Served,
+    inputs: tuple[str, ...],
+    log: bool = True,
+    settings: Sequence[str] = (),
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[dict[str, Any]]:
     """One answer an input: a text, a picture's file, or a JSON list or object of the columns that the model reads.
-    settings: `key=value` of what a request may set."""
+    settings: `key=value` of what a request may set. say: is told where texts are longer than the model takes."""
     params = _params(model, settings)
     rows, ids = _parsed(model, inputs)
     predictor = load_predictor(store, model.version.model)
     answers = predictor(rows, **params)
+    if predictor.truncated:
+        say(f"{predictor.truncated:,} of {len(rows):,} inputs are longer than the model takes: the rest was cut")
     if log:
         form = LogFormat(model.version, model.contract, getattr(predictor, "labels", ()))
         write(store, model.version.name, form.table([Answered(ids, now(len(rows)), rows, answers)]))
@@ -128,10 +135,11 @@ def predict_file(
     """Write one row of `out` (Parquet) for each row of `path`, in its order: id, label, confidence and, where the model
     gives them, probabilities; a row that cannot be read has no label and says why in `error`. `out` is whole or absent.
 
-    id_column: the caller's ids, in place of row ids. time_column: what moment a row is about, in place of now.
-    Returns {"rows", "answered", "faults"}. Raises WrongInput.
+    id_column: the caller's ids, in place of row ids. time_column: what moment a row is about, in place of now. What was
+    answered before an interruption is not asked again, nor logged twice. Returns {"rows", "answered", "faults",
+    "truncated"}, the last those whose text is longer than the model takes. Raises WrongInput.
     """
-    from pyarrow import parquet
+    import pyarrow as pa
 
     from data_contracts.asked_file import read_asked
 
@@ -141,29 +149,49 @@ def predict_file(
     predictor = load_predictor(store, model.version.model)
     form = LogFormat(model.version, model.contract, getattr(predictor, "labels", ()))
     schema = _out_schema(model, form.labels)
-    aside = out.with_name(f".{out.name}-{uuid.uuid4().hex}")
-    counts = {"rows": 0, "answered": 0, "faults": 0}
-    told: list[Answered] = []
+    counts = dict.fromkeys(("rows", "answered", "faults", "truncated"), 0)
+    before = number = 0
+    parts: Parts | None = None
     try:
-        with parquet.ParquetWriter(aside, schema, compression="zstd") as writer:
-            for asked in read_asked(model.contract, path, model.columns, more, progress):
-                answered, faults = _answer(predictor, model, asked, id_column, time_column)
-                writer.write_table(_out_table(schema, asked, answered, faults, id_column))
-                told.append(answered)
-                if log and sum(len(one.ids) for one in told) >= BATCH_ROWS:
-                    write(store, model.version.name, form.table(told))
-                    told.clear()
-                counts["rows"] += asked.batch.num_rows
-                counts["answered"] += len(answered.ids)
-                counts["faults"] += len(faults)
-        if log and any(one.ids for one in told):
-            write(store, model.version.name, form.table(told))
-        os.replace(aside, out)
+        batches = read_asked(model.contract, path, model.columns, more, progress)
+        for number, group in enumerate(grouped(batches, BATCH_ROWS), 1):
+            parts = parts or Parts(out, _job(model, path, id_column, time_column, log))
+            known = parts.counts(number - 1)
+            if known is None:
+                cut = predictor.truncated
+                told = [_answer(predictor, model, asked, id_column, time_column) for asked in group]
+                tables = [_out_table(schema, asked, *one, id_column) for asked, one in zip(group, told, strict=True)]
+                known = {
+                    "rows": sum(asked.batch.num_rows for asked in group),
+                    "answered": sum(len(answered.ids) for answered, _ in told),
+                    "faults": sum(len(faults) for _, faults in told),
+                    "truncated": predictor.truncated - cut,
+                }
+                if log and known["answered"]:
+                    # Under a name of the part's own: a part that is answered twice is logged once.
+                    write(store, model.version.name, form.table([one for one, _ in told]), f"{parts.name}-{number:06d}")
+                parts.add(number - 1, pa.concat_tables(tables), known)
+            else:
+                before += known["rows"]
+                progress.say(f"{before:,} rows were answered before")
+            counts = {name: total + known[name] for name, total in counts.items()}
+        parts = parts or Parts(out, _job(model, path, id_column, time_column, log))
+        parts.finish(schema, number)
+    except WrongInput:
+        if parts:
+            parts.discard()
+        raise
     except OSError as error:
         raise WrongInput(f"--out {out}: cannot be written ({error.strerror or error}); write elsewhere") from error
-    finally:
-        aside.unlink(missing_ok=True)
+    if before:
+        progress.tell(f"went on after an interruption: {before:,} rows had their answers")
     return counts
+
+
+def _job(model: Served, path: Path, id_column: str, time_column: str, log: bool) -> dict[str, Any]:
+    """What the answers to a file depend on."""
+    asked = {"columns": model.columns, "id": id_column, "time": time_column, "log": log, "part_rows": BATCH_ROWS}
+    return {"model": model.version.model, "version": model.version.ref, "file": digest_file(path), **asked}
 
 
 def _parsed(model: Served, inputs: tuple[str, ...]) -> tuple[list[dict[str, Any]], list[str]]:

@@ -11,6 +11,7 @@ from pyarrow import parquet
 
 from data_contracts.row_sample import hidden
 from flows.inference.log import FORMAT, METADATA, Answered, LogFormat, LogWriter, log_keys, now, read_log, write
+from flows.inference.parts import Parts
 from flows.inference.predict import Served, predict_file, predict_inputs
 from infra.errors import SlipwayError, WrongInput
 from infra.progress import Progress
@@ -46,7 +47,7 @@ def test_a_file_is_answered_row_by_row_and_logged(rides, asked, tmp_path):
     (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
     out = tmp_path / "out.parquet"
     counts = predict_file(rides.store, asked, tmp_path / "rows.csv", out, Progress("predict"), id_column="name")
-    assert counts == {"rows": 50, "answered": 48, "faults": 2}
+    assert counts == {"rows": 50, "answered": 48, "faults": 2, "truncated": 0}
     table = parquet.read_table(out)
     facts = json.loads(table.schema.metadata[b"slipway.predictions"])
     assert (facts["format"], facts["model"], facts["labels"]) == (1, "rides/1", LABELS)
@@ -92,6 +93,62 @@ def test_an_input_is_read_as_the_contract_says(rides, asked):
         predict_inputs(rides.store, asked, ("0.5",))
     with pytest.raises(WrongInput, match="season: 'summer' is not an integer"):
         predict_inputs(rides.store, asked, ('[0.5, "town", "", "summer"]',))
+
+
+@pytest.mark.parametrize("killed", ["while it answers", "between log and part"])
+def test_an_interrupted_file_goes_on_where_it_was_and_is_logged_once(killed, rides, asked, tmp_path, monkeypatch):
+    monkeypatch.setattr("data_contracts.text_files.BATCH_ROWS", 10)
+    monkeypatch.setattr("flows.inference.predict.BATCH_ROWS", 20)
+    (tmp_path / "rows.csv").write_text(csv(draw(6, 70)))
+
+    def answer(name: str) -> dict[str, int]:
+        return predict_file(rides.store, asked, tmp_path / "rows.csv", tmp_path / name, Progress("predict"))
+
+    class Counted(Rider):
+        asked, left = 0, 50 if killed == "while it answers" else 10**6
+
+        def __call__(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            Counted.asked += len(rows)
+            if Counted.asked > self.left:
+                raise KeyboardInterrupt
+            return super().__call__(rows)
+
+    def add(self: Parts, number: int, table: pa.Table, counts: dict[str, int]) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+        put(self, number, table, counts)
+
+    put = Parts.add
+    with pytest.MonkeyPatch.context() as harmed:
+        harmed.setattr("flows.inference.predict.load_predictor", lambda store, model: Counted())
+        if killed == "between log and part":
+            harmed.setattr(Parts, "add", add)
+        with pytest.raises(KeyboardInterrupt):
+            answer("out.parquet")
+    assert not (tmp_path / "out.parquet").exists() and (tmp_path / ".out.parquet.parts").is_dir()
+    Counted.asked, Counted.left = 0, 10**6
+    monkeypatch.setattr("flows.inference.predict.load_predictor", lambda store, model: Counted())
+    counts = answer("out.parquet")
+    assert Counted.asked == 30, "the first two parts of 20 had their answers"
+    log = everything(rides)["id"].to_pylist()
+    assert len(log) == 70 == len(set(log))
+    assert counts == answer("whole.parquet") == {"rows": 70, "answered": 70, "faults": 0, "truncated": 0}
+    assert parquet.read_table(tmp_path / "out.parquet").equals(parquet.read_table(tmp_path / "whole.parquet"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.parquet", "rows.csv", "whole.parquet"]
+
+
+def test_parts_of_another_file_are_not_gone_on_with(rides, asked, tmp_path, monkeypatch):
+    monkeypatch.setattr("data_contracts.text_files.BATCH_ROWS", 10)
+    monkeypatch.setattr("flows.inference.predict.BATCH_ROWS", 10)
+    (tmp_path / "rows.csv").write_text(csv(draw(6, 30)))
+    with pytest.MonkeyPatch.context() as harmed:
+        harmed.setattr(Parts, "finish", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            predict_file(rides.store, asked, tmp_path / "rows.csv", tmp_path / "out", Progress("predict"), log=False)
+    rows = draw(7, 30)
+    (tmp_path / "rows.csv").write_text(csv(rows))
+    predict_file(rides.store, asked, tmp_path / "rows.csv", tmp_path / "out", Progress("predict"), log=False)
+    assert parquet.read_table(tmp_path / "out")["label"].to_pylist() == [one["label"] for one in Rider()(rows)]
 
 
 def test_an_output_is_whole_or_absent(rides, asked, tmp_path):

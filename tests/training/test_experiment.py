@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import WrongInput
-from training.experiment import FOLDER, Experiment, load_experiment
+from training.experiment import FOLDER, Experiment, experiment_path, load_experiment
 from training.refusals import refuse_here, refuse_settings
 
 GOOD = """\
@@ -68,6 +68,21 @@ def test_a_wrong_field_is_one_line_that_names_it(tmp_path: Path, line: str, said
 def test_a_file_that_is_no_experiment_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(WrongInput, match=r"reviews\.yaml"):
         load_experiment(write(tmp_path, text))
+
+
+def test_a_file_here_that_shadows_a_shipped_experiment_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert experiment_path("emotion").parent == FOLDER and capsys.readouterr().err == ""
+    (tmp_path / "emotion.yaml").write_text((FOLDER / "emotion.yaml").read_text())
+    assert experiment_path("emotion") == Path("emotion.yaml") == experiment_path("emotion")
+    told = capsys.readouterr()
+    assert told.err == f"experiment emotion: {tmp_path / 'emotion.yaml'} is taken, not the shipped one of that name\n"
+    assert told.out == ""
+    (tmp_path / "own.yaml").write_text((FOLDER / "emotion.yaml").read_text())
+    experiment_path("own")
+    assert capsys.readouterr().err == ""
 
 
 def test_an_unknown_experiment_lists_what_there_is() -> None:

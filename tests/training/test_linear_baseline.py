@@ -106,6 +106,17 @@ def test_empty_and_missing_texts_and_unseen_labels_are_answered_and_counted(tmp_
         assert sum(one["scores"].values()) == pytest.approx(1)
 
 
+def test_a_label_unseen_in_training_changes_no_temperature(tmp_path: Path) -> None:
+    """It has no score to be right with: the fit would read another label's in its place."""
+    seen = texts(60, 2)
+    strange = seen.set_column(2, "label", pa.array(["never seen"] * len(seen)))
+    chosen = []
+    for name, validation in (("seen", seen), ("both", pa.concat_tables([seen, strange]))):
+        _, folder = made(tmp_path / name, {"train": texts(150, 1), "validation": validation}, strengths=(1,))
+        chosen.append(json.loads((folder / "recipe.json").read_text())["chosen"]["temperature"])
+    assert chosen[0] == chosen[1] != 1.0
+
+
 def test_what_cannot_be_fitted_is_refused_in_one_line(tmp_path: Path) -> None:
     one = texts(50, 1).filter(pa.compute.equal(texts(50, 1)["label"], "label 1"))
     with pytest.raises(WrongInput, match="has 1 value; 2 needed"):

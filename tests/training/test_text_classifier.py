@@ -150,6 +150,31 @@ def test_texts_that_are_cut_are_counted_and_told(tmp_path: Path) -> None:
     assert f"{cut} of 120 train texts cut to 8 tokens" in said
 
 
+def test_many_rows_are_answered_sorted_by_length_as_each_alone_and_cut_ones_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = opened(tmp_path / "a", split(), max_length=16, hidden_size=32, intermediate_size=64)
+    torch.manual_seed(0)
+    (tmp_path / "model").mkdir()
+    recipe.save(recipe.build(), tmp_path / "model")
+    predictor = load_predictor(tmp_path / "model")
+    rows = texts(50, 8).select(["text"]).to_pylist()
+    alone = np.concatenate([predictor.probabilities([row]) for row in rows])
+    longer = sum(len(row["text"].split()) > 14 for row in rows)
+    assert predictor.truncated >= longer > 10
+    seen: list[int] = []
+    logits = predictor.model.logits
+
+    def watched(batch: Any) -> Any:
+        seen.extend(batch["lengths"].tolist())
+        return logits(batch)
+
+    monkeypatch.setattr("training.recipes.text_classifier.TOKENS_AT_ONCE", 64)
+    monkeypatch.setattr(predictor.model, "logits", watched)
+    assert np.allclose(predictor.probabilities(rows), alone, atol=1e-6)
+    assert seen == sorted(seen) and seen[0] < seen[-1]
+
+
 class TestFrozen:
     """A body that is not trained."""
 

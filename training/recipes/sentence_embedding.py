@@ -291,7 +291,9 @@ class EmbeddingPredictor(task.Predictor):
         self.index = TextIndex.open(folder)
 
     def states(self, texts: Sequence[str]) -> np.ndarray:
-        return embed_texts(self.model["encoder"], tokenize(self.tokenizer, list(texts), self.settings["max_length"]))
+        tokens = tokenize(self.tokenizer, list(texts), self.settings["max_length"])
+        self.truncated += tokens.truncated
+        return embed_texts(self.model["encoder"], tokens)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """(N, D) float32, each of length 1."""

@@ -327,6 +327,7 @@ class LabelPredictor(task.Predictor):
         if len(self.inputs) == 1:
             texts = [text for (text,) in texts]
         tokens = tokenize(self.tokenizer, texts, self.settings["max_length"])
+        self.truncated += tokens.truncated
         out = np.empty((len(rows), len(self.labels)))
         for index in by_length(tokens.lengths, TOKENS_AT_ONCE):
             logits = self.model.logits(pack(tokens, index)).double()
