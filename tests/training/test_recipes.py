@@ -23,6 +23,9 @@ from training.sharding import Sharding, World, whole
 
 pytestmark = pytest.mark.parametrize("name", [name for name in recipe_names() if settings_class(name).trains])
 NO_DROPOUT: dict[str, Any] = {"dropout": 0.0}
+HELD_BACK = {"lora_gpt": 0.9, "lora_mlm": 0.9, "distillation_mlm": 0.7}
+"""How far one batch's loss falls at least, where it is less than usual: these begin with a language model that knows
+what texts share; embeddings that do not move, or a teacher that does not know the batch by heart, hold them back."""
 
 
 def batch_of(recipe: Any, size: int) -> Any:
@@ -46,7 +49,10 @@ def test_starts_near_its_analytic_loss(name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         losses = {key: float(value) / counts[key] for key, value in task(batch).items()}
     known = task.initial_losses()  # but for those that depend on what another model says
-    assert known and {key: losses[key] for key in known} == pytest.approx(known, rel=0.1)
+    assert known
+    begins_trained = bool(settings_class(name).example_sources)  # another model's weights may know something already
+    for key, value in known.items():
+        assert losses[key] < 1.1 * value and (begins_trained or losses[key] > 0.9 * value), key
 
 
 def test_gradients_are_finite_and_reach_every_parameter(name: str, tmp_path: Path) -> None:
@@ -74,7 +80,7 @@ def test_overfits_one_batch(name: str, tmp_path: Path) -> None:
             for s in range(281, 300)
         ]
     )
-    assert last < 0.35 * first
+    assert last < HELD_BACK.get(name, 0.35) * first
 
 
 def test_saved_model_answers_as_the_trained_one_and_loads_bit_equal(name: str, tmp_path: Path) -> None:
@@ -115,6 +121,27 @@ def test_a_batch_is_a_function_of_seed_epoch_and_index(name: str, tmp_path: Path
     halves = [recipe.batch("train", index[part], SampleKeys(keys.keys[part])) for part in (slice(2), slice(2, 4))]
     key, axis = ("pixels", 0) if "pixels" in whole else ("input_ids", 1)
     assert torch.equal(torch.cat([half[key] for half in halves], dim=axis), whole[key])
+
+
+def test_texts_packed_together_have_the_losses_that_each_has_alone(name: str, tmp_path: Path) -> None:
+    """A text that is alone is what a padded row of it is: test_attention.py."""
+    recipe = open_recipe(name, tmp_path, **NO_DROPOUT)
+    torch.manual_seed(0)
+    task = recipe.build().eval()
+    index = np.arange(10)
+    keys = SampleKeys.of(0, np.zeros_like(index), index)
+
+    def judged(part: slice) -> dict[str, float]:
+        batch = recipe.batch("train", index[part], SampleKeys(keys.keys[part]))
+        if task.additive:
+            return {key: float(value) for key, value in task(batch).items()}
+        return {"embedding": float(task.embed(batch)[..., ::2].double().sum())}  # its loss is of samples together
+
+    with torch.no_grad():
+        for parameter in task.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)  # fresh ones hardly attend to anything
+        together, each = judged(slice(10)), [judged(slice(one, one + 1)) for one in index]
+    assert together == pytest.approx({key: sum(one[key] for one in each) for key in together}, rel=1e-4, abs=1e-4)
 
 
 def test_settings_say_whether_the_losses_sum_over_samples(name: str, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from training.pairs import Pool, mine_negatives, neighbours, passages, tfidf
 from training.randomness import SampleKeys
 from training.recipe import load_recipe, settings_class
 from training.sharding import World, whole
+from training.siamese import gather
 from training.text_index import TextIndex
 
 NAME = "sentence_embedding"
@@ -86,6 +87,57 @@ def test_four_workers_train_what_one_does(loss: str, tmp_path: Path) -> None:
         assert torch.allclose(weights[key], value, atol=1e-6, rtol=1e-5), f"{key} differs"
     for step, values in expected[1].items():
         assert points[step] == pytest.approx(values, rel=1e-4, abs=1e-6)
+
+
+def _without_others_gradient(rows: torch.Tensor) -> tuple[torch.Tensor, int]:
+    every, before = gather(rows.detach())
+    return torch.cat([every[:before], rows, every[before + len(rows) :]]), before
+
+
+GATHERS: dict[str, Any] = {
+    "right": gather,
+    "without the others' gradient": _without_others_gradient,
+    "of this worker alone": lambda rows: (rows, 0),
+}
+
+
+def _loss_and_gradient(world: World, prepared: str, how: str) -> tuple[float, torch.Tensor]:
+    """Of one global batch of 16, each worker its share, put together as the loop and DDP do."""
+    recipe = open_recipe(NAME, Path(prepared), dropout=0.0, loss="in_batch", alike=0)
+    torch.manual_seed(0)
+    task = recipe.build()
+    index = np.arange(16)[world.rank :: world.size]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("training.siamese.gather", GATHERS[how])
+        loss = task(recipe.batch("train", index, SampleKeys.of(0, np.zeros_like(index), index)))["loss"]
+        (loss * world.size / 16).backward()
+    gradient = torch.cat([value.grad.flatten() for value in task.parameters() if value.grad is not None])
+    return float(world.sum(loss.detach().double())) / 16, world.sum(gradient) / world.size
+
+
+def _hold_gather_against_one_process(group: GlooGroup, folder: Path) -> None:
+    prepared = str(folder / "prepared")
+    loss, gradient = _loss_and_gradient(World(), prepared, "right")
+    size = float(gradient.abs().max())
+    for how in GATHERS:
+        for found, other in group.run(_loss_and_gradient, prepared, how):
+            same = abs(found - loss) < 1e-5 and float((other - gradient).abs().max()) < 1e-5 * max(size, 1)
+            assert same == (how == "right"), how
+
+
+def test_a_batch_shared_by_two_workers_has_the_loss_and_gradient_of_one_process(
+    tmp_path: Path, gloo_pair: GlooGroup
+) -> None:
+    _hold_gather_against_one_process(gloo_pair, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_batch_shared_by_four_workers_has_the_loss_and_gradient_of_one_process(tmp_path: Path) -> None:
+    group = GlooGroup(4, tmp_path)
+    try:
+        _hold_gather_against_one_process(group, tmp_path)
+    finally:
+        group.close()
 
 
 def test_in_batch_loss_is_the_cross_entropy_over_all_texts_that_do_not_belong(tmp_path: Path) -> None:
