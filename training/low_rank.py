@@ -103,7 +103,8 @@ class LowRank(task.Recipe):
             "trained_share": trains / sum(value.numel() for value in plain.parameters()),
             "adapter_bytes": sum(value.numel() * value.element_size() for value in adapter.values()),
         }
-        return replace(files, figures={**files.figures, **figures, **self._costs(plain)})
+        device = next(trained.parameters()).device
+        return replace(files, figures={**files.figures, **figures, **self._costs(plain.to(device))})
 
     def _costs(self, plain: Any) -> Mapping[str, float]:
         """What a training step costs beside one that trains every weight; nothing where that cannot be tried here: the
@@ -113,7 +114,8 @@ class LowRank(task.Recipe):
             return {}
         index = np.arange(min(TIMED_SAMPLES, self.num_samples("train")))
         batch = self.batch("train", index, SampleKeys.of(0, np.zeros_like(index), index))
-        adapted, full = speed.training_steps([self.build(), plain.requires_grad_(True)], [batch])
+        tasks = [self.build().to(next(plain.parameters()).device), plain.requires_grad_(True)]
+        adapted, full = speed.training_steps(tasks, [batch])
         return {
             "optimizer_bytes": adapted.optimizer_bytes,
             "full_optimizer_bytes": full.optimizer_bytes,

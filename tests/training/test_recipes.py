@@ -2,6 +2,7 @@
 there. Those that are fitted in one go: test_fits.py."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def test_saved_model_answers_as_the_trained_one_and_loads_bit_equal(name: str, t
         assert column in first(rows)[0]
     saved = first.model.state_dict()
     merged = getattr(recipe, "merged", torch.nn.Module.state_dict)  # as saved, where that is not as trained
-    own = {key.removeprefix("model."): value for key, value in merged(task).items()}
+    own = {re.sub(r"^(model\.)+", "", key): value for key, value in merged(task).items()}  # a task's own names before
     shared = saved.keys() & own.keys()
     assert len(shared) > len(own) * 0.8
     assert all(torch.equal(saved[key], own[key]) for key in shared)
@@ -130,6 +131,8 @@ def test_texts_packed_together_have_the_losses_that_each_has_alone(name: str, tm
     task = recipe.build().eval()
     index = np.arange(10)
     keys = SampleKeys.of(0, np.zeros_like(index), index)
+    if "lengths" not in recipe.batch("train", index, keys):
+        pytest.skip("packs nothing")
 
     def judged(part: slice) -> dict[str, float]:
         batch = recipe.batch("train", index[part], SampleKeys(keys.keys[part]))
