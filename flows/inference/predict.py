@@ -4,6 +4,7 @@ Nothing of a model is loaded before its files were held against their digests an
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
