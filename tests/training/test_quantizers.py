@@ -43,6 +43,13 @@ def test_a_vector_becomes_the_nearest_code_and_its_gradient_goes_straight_throug
     assert float(losses["commitment_loss"].detach()) == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_bf16_names_the_same_codes() -> None:
+    made, said = quantizer(256, 8), torch.randn(4, 8, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = made.codes(said)
+    assert torch.equal(found, made.codes(said))
+
+
 def test_a_code_follows_the_mean_of_what_falls_to_it() -> None:
     made = quantizer(2, 1, decay=0.5)
     made.codebook.copy_(torch.tensor([[-1.0], [1.0]]))
