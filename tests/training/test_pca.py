@@ -12,7 +12,7 @@ from training.reconstruction import squared_errors
 def pictures(count: int, seed: int) -> np.ndarray:
     """(count, 6, 6, 1) uint8: three patterns, mixed, and a little noise."""
     rng = np.random.default_rng(seed)
-    patterns = np.random.default_rng(0).normal(0, 25, (3, 36))
+    patterns = np.random.default_rng(0).normal(0, 12, (3, 36))
     mixed = 128 + rng.normal(0, 1, (count, 3)) @ patterns + rng.normal(0, 2, (count, 36))
     return mixed.round().clip(0, 255).astype(np.uint8).reshape(count, 6, 6, 1)
 
