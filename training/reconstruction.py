@@ -1,6 +1,5 @@
 """What autoencoders of images share: their data, the average picture they begin from, the loss, and their answers."""
 
-import base64
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from torch import nn
 from infra.errors import WrongInput
 from training import task
 from training.evaluation import Picture
-from training.images import ImageFile, read_image, table_images, to_pixels, to_tensor, write_images
+from training.images import ImageFile, image_text, read_image, table_images, to_pixels, to_tensor, write_images
 from training.recipe import CodecSettings
 from training.text import read_json, write_json
 
@@ -91,7 +90,7 @@ class Recipe(task.Recipe):
         return task.ModelFiles(
             loader=f"{type(self).__module__}:load_predictor",
             input_columns=(column,),
-            input_example=({column: base64_png(average)},),
+            input_example=({column: image_text(average)},),
             outputs=(("label", "string"), ("confidence", "double"), ("image", "string")),
             libraries=("torch", "pillow", "safetensors"),
         )
@@ -126,7 +125,7 @@ class Reconstructor(task.Predictor):
         code = self.encode(pixels[None])
         image = self.decode(code)[0]
         error = float(squared_errors(pixels[None], image[None])[0])
-        return {"label": self.text(code[0]), "confidence": 1 - error**0.5, "image": base64_png(image)}
+        return {"label": self.text(code[0]), "confidence": 1 - error**0.5, "image": image_text(image)}
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """(n, H, W, C) uint8 -> one code each"""
@@ -149,17 +148,6 @@ class Reconstructor(task.Predictor):
 
     def reconstruct(self, pixels: np.ndarray) -> np.ndarray:
         return self.decode(self.encode(pixels))
-
-
-def base64_png(pixels: np.ndarray) -> str:
-    """pixels: (H, W, C) uint8."""
-    import io
-
-    from PIL import Image
-
-    body = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(body, "PNG")
-    return base64.b64encode(body.getvalue()).decode()
 
 
 def squared_errors(pixels: np.ndarray, other: np.ndarray) -> np.ndarray:
