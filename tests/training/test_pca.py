@@ -50,8 +50,7 @@ def test_the_best_quantised_keeps_to_its_bits_and_errs_as_it_was_measured():
     best = min(tried, key=lambda one: one["error"])
     assert (codec.bits, len(codec.axes), codec.reach) == (best["bits a component"], best["components"], best["range"])
     error = squared_errors(held_out, codec.reconstruct(held_out)).mean()
-    assert error == pytest.approx(best["error"], rel=0.02)  # but for whole bytes
-    assert error < min(one["error"] for one in tried if one is not best)
+    assert error == pytest.approx(best["error"] + 1 / (12 * 255**2), rel=0.01), "and whole bytes cost their share"
 
 
 def test_fewer_bits_than_a_component_takes_are_none_of_it():
