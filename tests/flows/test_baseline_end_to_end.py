@@ -47,7 +47,8 @@ def test_fitted_judged_promoted_asked_recorded_and_run_again(tmp_path: Path) -> 
 def test_with_few_labels_the_simple_model_beside_it_learns_from_the_same_rows(tmp_path: Path) -> None:
     shop = Shop(tmp_path, "127.0.0.1:1")
     (shop.folder / "reviews.yaml").write_text(
-        "recipe: baseline\ndataset: reviews\nsettings: {labels_per_class: 2, strengths: [1, 10, 30]}\ngates: {contract: {}}\n",
+        "recipe: baseline\ndataset: reviews\ngates: {contract: {}}\n"
+        "settings: {labels_per_class: 2, strengths: [1, 10, 30]}\n",
         encoding="utf-8",
     )
     shop.run("data", "register", "reviews.odcs.yaml")
