@@ -52,13 +52,13 @@ class Studio(World):
         self.data, _ = registry.register(self.store, contract, None, cache=folder / "cache")
         self.references = {"digits": self.data.ref}
         self.codebooks = [self.trained("dvae", {**CODEBOOK}, {}, steps) for steps in (30, 31)]
-        experiment = {"recipe": "dalle", "dataset": self.data.ref, "settings": PAINTER, "training": {"steps": 40}}
-        (folder / "painter.yaml").write_text(
-            json.dumps({**experiment, "dataset": "digits-colours", "from": {"dvae": "codes"}})
-        )
-        (folder / "codes.yaml").write_text(
-            json.dumps({**experiment, "recipe": "dvae", "dataset": "digits-colours", "settings": CODEBOOK})
-        )
+        experiment = {
+            "name": "painter", "recipe": "dalle", "dataset": "digits-colours", "from": {"dvae": "codes"},
+            "settings": PAINTER, "training": {"steps": 40},
+        }  # fmt: skip
+        (folder / "painter.yaml").write_text(json.dumps(experiment))
+        codes = {"recipe": "dvae", "dataset": "digits-colours", "settings": CODEBOOK, "training": {"steps": 30}}
+        (folder / "codes.yaml").write_text(json.dumps(codes))
         self.model = self.trained("dalle", PAINTER, {"dvae": self.codebooks[0]}, 40)
         self.version_of_painter = models.add_version(
             self.store, name="painter", run="painter-1", experiment=experiment, model=self.model,

@@ -41,6 +41,8 @@ SPLITS = ("train", "validation", "test")
 PARAMS = ("temperature", "top_k", "top_p", "samples", "answer_seed")
 """Settings that a request may set for itself."""
 MOST_SAMPLES = 256
+LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "pillow")
+"""What answering needs."""
 
 
 class Settings(RecipeSettings):
@@ -153,7 +155,7 @@ class Recipe(task.Recipe):
             input_columns=columns,
             input_example=(example,),
             outputs=(("label", "string"), ("confidence", "double"), ("image", "string")),
-            libraries=("torch", "transformers", "tokenizers", "safetensors", "pillow"),
+            libraries=LIBRARIES + (("faiss-cpu",) if "clip" in self.sources else ()),
             params={name: settings[name] for name in self.params()},
         )
 
