@@ -145,8 +145,8 @@ class ImageLanguageModel(task.Task):
         return losses
 
     def counts(self, batch: task.Batch) -> dict[str, float]:
-        counts = {"loss": len(batch["image_targets"])}
-        return {**counts, "text_loss": len(batch["text_targets"])} if self.layout.captioned else counts
+        counts = {"loss": float(len(batch["image_targets"]))}
+        return {**counts, "text_loss": float(len(batch["text_targets"]))} if self.layout.captioned else counts
 
     def loss_weight(self, name: str) -> float:
         return self.text_weight if name == "text_loss" else 1 - self.text_weight

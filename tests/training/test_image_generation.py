@@ -40,7 +40,7 @@ CODES = np.random.default_rng(0).integers(0, 7, (3, 9))
 def small_model(layout: Layout = LAYOUT) -> ImageLanguageModel:
     """With weights far from their start: near it every code is as likely as any other."""
     torch.manual_seed(1)
-    settings = settings_class("dalle")(hidden_size=32, num_layers=2, num_heads=4, dropout=0.0)
+    settings = settings_class("dalle")(**{"hidden_size": 32, "num_layers": 2, "num_heads": 4, "dropout": 0.0})
     task = ImageLanguageModel(build_model(layout, settings), layout, 0.125).eval()
     with torch.no_grad():
         for parameter in task.parameters():

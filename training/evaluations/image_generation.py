@@ -135,11 +135,13 @@ class ImageGeneration(Kind):
                 results["named"] = np.bincount(drawn["of"], seen) / np.bincount(drawn["of"])
         say(0.7, "looking for copies")
         near: dict[str, Any] = {}
+        shown = _pictures(model, captions, pixels[asked.split], completed, drawn)
         pictures, of = (drawn["pictures"], drawn["of"]) if drawn else (completed, np.arange(len(completed)))
         if len(pixels["train"]):
             made = drawn["codes"] if drawn else given_codes
             near, distances, which = nearness(book, pixels, codes, asked.split, pictures, made)
             results["copied"] = np.bincount(of, distances < near["copies_below"]) / np.bincount(of)
+            shown.append(_beside_nearest(pictures, pixels["train"], distances, which))
         say(0.8, "choosing by clip")
         chosen = _reranked(model, captions, texts, labels, settings) if model.clip and labels is not None else None
         say(0.9, "intervals")
@@ -172,9 +174,6 @@ class ImageGeneration(Kind):
             **_answered(asks, answers, given_codes, shares),
             "text": pa.array([text[:TEXT_CHARS] for text in captions], pa.string()),
         }
-        shown = _pictures(model, captions, pixels[asked.split], completed, drawn)
-        if near:
-            shown.append(_beside_nearest(pictures, pixels["train"], distances, which))
         return write(folder, body, columns, shown)
 
     def _there(self, results: Mapping[str, Any]) -> list[str]:
@@ -219,8 +218,8 @@ def _draw(
     if not model.caption:
         return None
     of = np.repeat(np.arange(len(captions)), -(-DRAWN // len(captions)))
-    names = _numbered([captions[row] for row in of])
-    pictures, codes, _ = model.draw([texts[row] for row in of], names, settings)
+    rows = of.tolist()
+    pictures, codes, _ = model.draw([texts[row] for row in rows], _numbered([captions[row] for row in rows]), settings)
     return {"pictures": pictures, "codes": codes, "of": of}
 
 

@@ -161,7 +161,7 @@ class Painter(image_gpt.Completer):
             own = np.arange(number * count, (number + 1) * count)
             kept = own[self.best_first(caption, pictures[own])[: asked["samples"]]]
             unseen = self.unseen(caption)
-            more = {"unseen_words": unseen} if unseen else {}
+            more: dict[str, Any] = {"unseen_words": unseen} if unseen else {}
             answers.append(image_gpt.answer(pictures[kept], codes[kept], shares[kept], **more))
         return answers
 
