@@ -31,6 +31,7 @@ from training.image_tokens import ImageLanguageModel, Layout, as_tokens, build_m
 from training.randomness import SampleKeys
 from training.recipe import load_recipe, settings_class
 
+SIZES: dict[str, Any] = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "dropout": 0.0}
 LAYOUT = Layout(text_vocabulary=11, text_length=6, codes=7, grid=3, end=2)
 TEXTS = [np.array([2, 5, 2]), np.array([2, 3, 4, 9, 2]), np.array([2, 8, 2])]
 CODES = np.random.default_rng(0).integers(0, 7, (3, 9))
@@ -40,7 +41,7 @@ CODES = np.random.default_rng(0).integers(0, 7, (3, 9))
 def small_model(layout: Layout = LAYOUT) -> ImageLanguageModel:
     """With weights far from their start: near it every code is as likely as any other."""
     torch.manual_seed(1)
-    settings = settings_class("dalle")(**{"hidden_size": 32, "num_layers": 2, "num_heads": 4, "dropout": 0.0})
+    settings = settings_class("dalle")(**SIZES)
     task = ImageLanguageModel(build_model(layout, settings), layout, 0.125).eval()
     with torch.no_grad():
         for parameter in task.parameters():
