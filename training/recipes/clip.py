@@ -258,7 +258,8 @@ class ClipPredictor(task.Predictor):
         text = load_pretrained(AutoModel, folder)
         text.pooler = None
         self.model = of_settings(self.settings, text)
-        self.model.load_state_dict(load_file(folder / "model_image.safetensors"), strict=False)
+        states = {f"text.{name}": value for name, value in text.state_dict().items()}
+        self.model.load_state_dict({**states, **load_file(folder / "model_image.safetensors")})
         self.model.eval()
         self.pictures, self.captions = (TextIndex.open(folder / name, folder) for name in (PICTURES, CAPTIONS))
 
