@@ -51,8 +51,10 @@ class Gallery:
         (folder / "some.csv.gz").write_bytes(gzip.compress("".join(rows).encode()))
         contract = load_contract("digits")
         self.data, _ = registry.register(self.store, contract, str(folder / "some.csv.gz"), cache=folder / "cache")
-        kind = settings_class("cnn")
-        recipe = load_recipe("cnn").Recipe(kind(image_size=8, widths=(16, 32), dropout=0), {})
+        settings = {"image_size": 8, "widths": [16, 32], "dropout": 0}
+        experiment = {"name": "digits", "recipe": "cnn", "dataset": "digits", "settings": settings,
+                      "training": {"steps": 100}}  # fmt: skip
+        recipe = load_recipe("cnn").Recipe(settings_class("cnn")(**settings), {})
         for name in ("prepared", "model"):
             (folder / name).mkdir()
         splits = {name: registry.read_split(self.store, self.data, name) for name in ("train", "validation", "test")}
@@ -68,9 +70,8 @@ class Gallery:
         )  # fmt: skip
         address, digest, _ = tracking.log_package(self.settings, run, folder / "model", files, "digits")
         self.version = models.add_version(
-            self.store, name="digits", run="digits-1", experiment={"recipe": "cnn"}, model=model.digest,
-            package=address, package_digest=digest, dataset=self.data.ref, author="mel",
-            created="2026-01-01T00:00:00+00:00",
+            self.store, name="digits", run="digits-1", experiment=experiment, model=model.digest, package=address,
+            package_digest=digest, dataset=self.data.ref, author="mel", created="2026-01-01T00:00:00+00:00",
         )  # fmt: skip
         self.subject = Subject.of(self.version, evaluate(self.settings, self.version, Progress("evaluate")))
         self.served = Served(self.version, contract, ["image"])

@@ -203,4 +203,5 @@ def test_a_grid_shows_every_picture_with_its_caption() -> None:
     told = np.asarray(Image.open(io.BytesIO(png_grid(rows, captions, ["first", "second"]))))
     assert told.shape[0] == plain.shape[0] + 2 * 30, "a line for each title and each caption"
     assert png_grid(rows, captions) == png_grid(rows, captions)
+    assert png_grid(rows, captions) != png_grid(rows, [["", ""], [""]]) != png_grid(rows, titles=["", ""])
     Image.open(io.BytesIO(png_grid([])))
