@@ -38,7 +38,7 @@ def test_a_vector_becomes_the_nearest_code_and_its_gradient_goes_straight_throug
     assert torch.equal(made.codes(said).reshape(-1), nearest)
     assert torch.allclose(found.permute(0, 2, 3, 1).reshape(-1, 3), made.codebook[nearest], atol=1e-6)
     (found * torch.arange(48.0).reshape(1, 3, 4, 4)).sum().backward()
-    assert torch.equal(said.grad, torch.arange(48.0).reshape(1, 3, 4, 4))
+    assert said.grad is not None and torch.equal(said.grad, torch.arange(48.0).reshape(1, 3, 4, 4))
     expected = (flat - made.codebook[nearest]).square().mean(1).sum()
     assert float(losses["commitment_loss"].detach()) == pytest.approx(float(expected), rel=1e-5)
 
@@ -176,6 +176,7 @@ def test_resumes_to_the_same_bits(name: str, settings: dict[str, Any], tmp_path:
     broken = Saving(store, World(), wish=lambda step: (False, step == 5))
     loop.train(recipe, config, World(), broken)
     entry, _ = newest_whole(store, broken.entries)
+    assert entry is not None
     found, finished = loop.train(recipe, config, World(), Silent(), lambda state: load_checkpoint(store, entry, state))
     assert finished
     for key, value in expected.state_dict().items():
