@@ -80,14 +80,16 @@ def read(contract: "Contract", uri: str | None, cache: Path, progress: "Progress
             made = np.zeros((len(number), side, side), np.uint8)
             made[:, 4:12, :8], made[:, 4:12, 8:] = pictures[first], pictures[second]
             words = [[DIGITS[row] for row in classes[part]] for part in (first, second)]
-            captions = [f"a {left} left of a {right}" for left, right in zip(*words, strict=True)]
+            captions = [
+                f"{article(left)} {left} left of {article(right)} {right}" for left, right in zip(*words, strict=True)
+            ]
         else:
             names = list(COLOURS)
             colour = other % len(names)
             paint = np.array([COLOURS[name] for name in names], float)[colour]  # (n, 3)
             made = (pictures[first][..., None] / 255 * paint[:, None, None]).round().astype(np.uint8)
             words = [[names[row] for row in colour], [DIGITS[row] for row in classes[first]]]
-            captions = [f"a {hue} {digit}" for hue, digit in zip(*words, strict=True)]
+            captions = [f"{article(hue)} {hue} {digit}" for hue, digit in zip(*words, strict=True)]
         columns = {
             "image": pa.array([picture.tobytes() for picture in made], pa.large_binary()),
             "image_width": pa.array([side] * len(made), pa.int32()),
@@ -109,6 +111,10 @@ def read(contract: "Contract", uri: str | None, cache: Path, progress: "Progress
         yield batch.replace_schema_metadata({"file": kind, "row": str(begin + 1)})
         if progress is not None:
             progress.update(begin + len(made), rows, "digits composed")
+
+
+def article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
 
 
 def _drawn(number: "np.ndarray", part: int) -> "np.ndarray":

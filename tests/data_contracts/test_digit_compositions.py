@@ -9,7 +9,7 @@ import pytest
 from data_contracts.contract import load_contract
 from data_contracts.registry import read_split, register
 from data_contracts.sources import digit_compositions
-from data_contracts.sources.digit_compositions import COLOURS, DIGITS
+from data_contracts.sources.digit_compositions import COLOURS, DIGITS, article
 from infra.errors import WrongInput
 from infra.store import FolderStore
 from tests.data_contracts.test_sources import IMAGE, make
@@ -37,7 +37,7 @@ def test_a_pair_shows_the_digits_that_its_caption_names(tmp_path: Path) -> None:
     made = rows("pairs", 200, tmp_path)
     for row in made:
         picture = np.frombuffer(row["image"], np.uint8).reshape(16, 16)
-        assert row["caption"] == f"a {row['first']} left of a {row['second']}"
+        assert row["caption"] == " left of ".join(f"{article(row[part])} {row[part]}" for part in ("first", "second"))
         assert picture[4:12, :8].tobytes() in known[row["first"]]
         assert picture[4:12, 8:].tobytes() in known[row["second"]]
     assert len({row["label"] for row in made}) > 60, "all kinds of pairs"
@@ -51,7 +51,10 @@ def test_a_coloured_digit_has_its_colour_and_nothing_else(tmp_path: Path) -> Non
         brightest = picture[np.unravel_index(picture.sum(-1).argmax(), (8, 8))].astype(float)
         paint = np.array(COLOURS[row["first"]], float)
         assert np.abs(brightest / brightest.max() - paint / paint.max()).max() < 0.02
-        assert row["label"] == f"{row['first']} {row['second']}" and row["caption"] == f"a {row['label']}"
+        assert (
+            row["label"] == f"{row['first']} {row['second']}"
+            and row["caption"] == f"{article(row['first'])} {row['label']}"
+        )
 
 
 @pytest.mark.parametrize("name", ["digits-pairs", "digits-colours"])
