@@ -304,7 +304,8 @@ def test_a_caption_is_made_of_each_label_and_says_where_it_goes(tmp_path: Path) 
         (["no", "yes"], ["a yes, by hand", "a no, by hand"]),
         (None, ["a 1, by hand", "a 0, by hand"]),
     ):
-        made = make(columns, "idx", **files, **({"classes": classes} if classes else {}))
+        named: dict[str, Any] = {"classes": classes} if classes else {}
+        made = make(columns, "idx", **files, **named)
         assert [row["caption"] for row in read(made, str(tmp_path), tmp_path)[0]] == texts
     with pytest.raises(WrongInput, match=r"slipway.caption: 'a label' has no \{label\}"):
         read(make(columns, "idx", **{**files, "caption": "a label"}), str(tmp_path), tmp_path)

@@ -92,6 +92,15 @@ def test_int8_is_the_rounded_product() -> None:
             assert not list(holder.parameters()), "no second copy of the weights is held"
 
 
+def test_an_int8_answer_does_not_depend_on_what_is_asked_beside_it() -> None:
+    torch.manual_seed(0)
+    layer, small, large = torch.nn.Linear(32, 24), torch.randn(300, 32), 50 * torch.randn(300, 32)
+    stored = compressed.quantise({"x": layer})
+    for engine in HERE:
+        made = compressed.put_in(torch.nn.ModuleDict({"x": torch.nn.Linear(32, 24)}), stored, engine)["x"]
+        assert torch.equal(made(torch.cat([small, large]))[:300], made(small)), engine
+
+
 def test_pruning_keeps_the_largest_weights_of_all_layers_together() -> None:
     torch.manual_seed(0)
     layers = {"small": torch.nn.Linear(9, 7), "large": torch.nn.Linear(8, 5)}
