@@ -138,7 +138,7 @@ class Int8Linear(torch.nn.Module):
             quantised = torch._make_per_channel_quantized_tensor(weight, scale.double(), zeros, 0)
             self.packed = torch.ops.quantized.linear_prepack(quantised, None)
         self.bias = bias
-        # torch takes its scale from the ends of a batch: with each token from -1 to 1 and this row, it is always the same.
+        # torch takes its scale from the ends of a batch: of tokens from -1 to 1, and this row, always the same one.
         self.ends = torch.zeros(1, weight.shape[1])
         self.ends[0, :2] = torch.tensor([-1.0, 1.0])
 
