@@ -42,6 +42,10 @@ class Observer(Protocol):
         """Something in the model that should not be as it is, in plain words. Rank 0 only, each finding once."""
         return
 
+    def say(self, note: str) -> None:
+        """What this worker is at for a while, when it is no step."""
+        return
+
     def wishes(self, step: int) -> tuple[bool, bool]:
         """(save a checkpoint, stop) after this step, when `step` steps are done. Rank 0 only."""
         return False, False
@@ -175,6 +179,7 @@ def train(
                 observer.finding(step + 1, sentence)
 
         if step + 1 in validate_steps or step + 1 == num_steps:
+            observer.say("answering the validation split")
             with averaged(state):
                 found = validate(recipe, task, "validation", config, world)
                 is_best, ends = judge(config, state.facts, found, step + 1)

@@ -112,6 +112,7 @@ def _train(config: dict[str, Any], experiment: Experiment, world: Any, log: RunL
         if not whole:
             recorder.end("stopped", reason=recorder.stop_reason)
             return
+        recorder.say("saving the model")
         with tempfile.TemporaryDirectory(prefix="slipway-") as scratch:
             files = recipe.save(task, Path(scratch))
             model = patiently(
