@@ -12,6 +12,7 @@ from flows.cli import cli
 from flows.goals import Goal
 from infra.errors import Refused, SlipwayError, WrongInput
 from infra.settings import load_settings
+from training.evaluation import load_kind
 from training.experiment import load_experiment
 from training.run_log import RunLog
 
@@ -250,3 +251,14 @@ def test_what_cannot_be_recorded_or_run_again_is_one_line(bench: Bench) -> None:
         done = CliRunner().invoke(cli, ["recipes", *arguments])
         assert isinstance(done.exception, SlipwayError), done.output
         assert "\n" not in str(done.exception)
+
+
+def test_every_shipped_goal_is_of_a_shipped_experiment_and_a_figure_it_can_have() -> None:
+    for line in (one for group in goals.read_goals().values() for one in group):
+        experiment = load_experiment(line.experiment)
+        for other in filter(None, (line.ratio_to, line.difference_to)):
+            load_experiment(other)
+        kind = experiment.recipe_settings.evaluates
+        if line.metric.startswith("test_") and kind:
+            metric = line.metric.removeprefix("test_").removeprefix("baseline_")
+            assert metric in load_kind(kind).metrics or metric.startswith("index_"), line
