@@ -18,7 +18,6 @@ from infra.progress import Progress
 from infra.settings import Settings
 from infra.store import Store
 from training.evaluation import Asked, load_kind
-from training.experiment import validate_experiment
 from training.recipe import RecipeSettings, settings_class
 from training.run_log import RunLog, read_state, read_tail
 
@@ -75,7 +74,7 @@ def evaluate(settings: Settings, version: ModelVersion, progress: Progress, rand
     if not recipe.evaluates:
         raise WrongInput(f"model {version.ref}: recipe '{version.experiment['recipe']}' has no evaluation on a test "
                          "split; its validation metrics are on its run (slipway runs)")  # fmt: skip
-    chosen = validate_experiment(version.experiment, f"model {version.ref}").recipe_settings
+    chosen = recipe(**version.experiment.get("settings", {}))
     kind, split = load_kind(recipe.evaluates), judged_split(store, version)
     reads = count_read(store, version, settings.author_name, split)
     progress.update(0, 5, "loading the model")

@@ -113,7 +113,7 @@ def test_a_file_a_list_and_a_table_are_answered_as_the_evaluation_was(gallery: G
     for file in ("list.csv", "table.parquet"):
         out = tmp_path / "out.parquet"
         counts = predict_file(gallery.store, gallery.served, tmp_path / file, out, Progress("predict"))
-        assert counts == {"rows": 7, "answered": 6, "faults": 1}
+        assert counts == {"rows": 7, "answered": 6, "faults": 1, "truncated": 0}
         rows = parquet.read_table(out).to_pylist()
         assert [row["label"] for row in rows[:6]] == [one["prediction"] for one in wanted]
         assert rows[6]["label"] is None and "image" in rows[6]["error"]
