@@ -71,7 +71,7 @@ def test_beats_baseline_warns_unless_told_to_block_and_says_what_would_change_it
     candidate = world.candidate(right=0.8, baseline=0.8)
     verdict = world.judge("beats_baseline", {}, candidate)
     assert (verdict.passed, verdict.severity) == (False, "warn")
-    assert "A linear model does as well" in verdict.sentence and "--set base=PATH" in verdict.sentence
+    assert "A simple model does as well" in verdict.sentence and "--set base=PATH" in verdict.sentence
     worse = world.judge("beats_baseline", {}, world.candidate(right=0.5, baseline=0.8))
-    assert "A linear model does better" in worse.sentence
+    assert "A simple model does better" in worse.sentence
     assert world.judge("beats_baseline", {"severity": "block"}, candidate).severity == "block"

@@ -92,7 +92,7 @@ def test_page_says_the_verdict_first_and_then_what_it_rests_on(world):
         "May be promoted, with 1 warning: beats_baseline",
         f"Accuracy {verdicts[0].observed:.3f}",
         "Compared with the champion animals/1 (promotion log entry 1)",
-        "A linear model does as well",
+        "A simple model does as well",
         verdicts[2].evidence_digest,
         "this model",
         "TF-IDF + logistic regression",
