@@ -5,8 +5,6 @@ and behind none, and what the caption changes counts `guidance` times. Completio
 Every code of every picture has a random number of its own, so a picture does not depend on those drawn beside it.
 """
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,15 +18,6 @@ from training.image_tokens import Layout
 from training.randomness import stream_seed
 
 PICTURES_AT_ONCE = 64
-
-
-def png_text(picture: np.ndarray) -> str:
-    """(H, W, C) uint8 as the base64 text of a PNG file: what an answer holds."""
-    from PIL import Image
-
-    body = io.BytesIO()
-    Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture).save(body, "PNG")
-    return base64.b64encode(body.getvalue()).decode()
 
 
 def answer_of(codes: np.ndarray, shares: np.ndarray) -> dict[str, Any]:

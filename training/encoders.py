@@ -127,6 +127,12 @@ def _first_position(model: Any) -> int:
 
 def save_pretrained(model: Any, tokenizer_folder: Path, folder: Path) -> None:
     """Weights, configuration and tokenizer in transformers' own layout, loadable without Slipway."""
+    save_weights(model, folder)
+    shutil.copyfile(tokenizer_folder / "tokenizer.json", folder / "tokenizer.json")
+
+
+def save_weights(model: Any, folder: Path) -> None:
+    """Those and the configuration alone."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -136,4 +142,3 @@ def save_pretrained(model: Any, tokenizer_folder: Path, folder: Path) -> None:
         model.save_pretrained(folder, safe_serialization=True)
     finally:
         model.config._attn_implementation = attention
-    shutil.copyfile(tokenizer_folder / "tokenizer.json", folder / "tokenizer.json")

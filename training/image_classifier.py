@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from infra.errors import WrongInput
 from training import task
-from training.images import ImageFile, augment, image_text, read_image, table_images, to_tensor, write_images
+from training.images import ImageFile, augment, png_text, read_image, table_images, to_tensor, write_images
 from training.model import label_answers
 from training.randomness import SampleKeys
 from training.recipe import ImageClassifierSettings
@@ -143,7 +143,7 @@ def image_input(contract: Any) -> str:
 
 def example_text(size: int) -> str:
     """A picture as a request writes it: base64 text of a PNG."""
-    return image_text(np.linspace(0, 255, size * size).reshape(size, size).astype(np.uint8))
+    return png_text(np.linspace(0, 255, size * size).reshape(size, size).astype(np.uint8))
 
 
 def _parts(rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -22,7 +22,7 @@ from infra.errors import WrongInput
 from training import task
 from training.attention import Boundaries, use_packed_attention
 from training.codebook import Codebook
-from training.encoders import load_pretrained
+from training.encoders import load_pretrained, save_weights
 from training.text import Tokens, by_length, encode_packed
 
 TOKENS_AT_ONCE = 16384
@@ -185,15 +185,7 @@ def encode_pictures(codebook: Codebook, pixels: np.ndarray, at_once: int = 512) 
 def save_model(model: Any, layout: Layout, codebook_folder: Path, folder: Path) -> Mapping[str, Any]:
     """Weights and configuration in transformers' own layout, and the codebook beside them: without it, codes are no
     picture. Returns what `recipe.json` keeps of both."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    attention = model.config._attn_implementation
-    model.config._attn_implementation = None  # ours is registered in this process only
-    try:
-        model.save_pretrained(folder, safe_serialization=True)
-    finally:
-        model.config._attn_implementation = attention
+    save_weights(model, folder)
     copy_model(codebook_folder, folder / "dvae")
     return {"layout": asdict(layout), "codebook": Codebook.load(codebook_folder).digest}
 

@@ -214,7 +214,7 @@ def _squared(image: "Image.Image") -> "Image.Image":
     return square
 
 
-def image_text(array: np.ndarray) -> str:
+def png_text(array: np.ndarray) -> str:
     """A picture as a request writes it: base64 text of a PNG, nothing lost. array: as `table_arrays` gives it."""
     body = io.BytesIO()
     _of_array(array).save(body, "PNG")

@@ -5,6 +5,7 @@ own, so that the samples' keys decide it.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -19,18 +20,18 @@ FINAL_TEMPERATURE = 1 / 16
 """Ramesh et al. 2021, appendix A.2."""
 
 
-class Quantizer(nn.Module):
+class Quantizer(nn.Module, ABC):
     codebook: torch.Tensor
     """(codes, width)"""
 
+    @abstractmethod
     def forward(self, said: torch.Tensor, noise: torch.Tensor | None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """said: (N, into, G, G), of the encoder. noise: (N, codes, G, G), where chance is drawn. Returns
         (N, width, G, G), and the sums of its own losses over all N x G x G places."""
-        raise NotImplementedError
 
+    @abstractmethod
     def codes(self, said: torch.Tensor) -> torch.Tensor:
         """(N, into, G, G) -> (N, G, G) int64"""
-        raise NotImplementedError
 
     def vectors(self, codes: torch.Tensor) -> torch.Tensor:
         """(N, G, G) int64 -> (N, width, G, G)"""

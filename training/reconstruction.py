@@ -1,5 +1,6 @@
 """What autoencoders of images share: their data, the average picture they begin from, the loss, and their answers."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import nn
 from infra.errors import WrongInput
 from training import task
 from training.evaluation import Picture
-from training.images import ImageFile, image_text, read_image, table_images, to_pixels, to_tensor, write_images
+from training.images import ImageFile, png_text, read_image, table_images, to_pixels, to_tensor, write_images
 from training.recipe import CodecSettings
 from training.text import read_json, write_json
 
@@ -90,7 +91,7 @@ class Recipe(task.Recipe):
         return task.ModelFiles(
             loader=f"{type(self).__module__}:load_predictor",
             input_columns=(column,),
-            input_example=({column: image_text(average)},),
+            input_example=({column: png_text(average)},),
             outputs=(("label", "string"), ("confidence", "double"), ("image", "string")),
             libraries=("torch", "pillow", "safetensors"),
         )
@@ -125,18 +126,19 @@ class Reconstructor(task.Predictor):
         code = self.encode(pixels[None])
         image = self.decode(code)[0]
         error = float(squared_errors(pixels[None], image[None])[0])
-        return {"label": self.text(code[0]), "confidence": 1 - error**0.5, "image": image_text(image)}
+        return {"label": self.text(code[0]), "confidence": 1 - error**0.5, "image": png_text(image)}
 
+    @abstractmethod
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """(n, H, W, C) uint8 -> one code each"""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """The inverse, as near as it gets: (n, H, W, C) uint8."""
-        raise NotImplementedError
 
+    @abstractmethod
     def text(self, code: np.ndarray) -> str:
-        raise NotImplementedError
+        """The code, as an answer says it."""
 
     def bound(self, pixels: np.ndarray) -> np.ndarray | None:
         """The ELBO of each picture in nats, (n,); None where there is none."""

@@ -241,7 +241,7 @@ class Evidence:
 
         from data_contracts.contract import image_columns
         from data_contracts.registry import read_split, resolve
-        from training.images import image_text, table_arrays
+        from training.images import png_text, table_arrays
 
         contract = self.contract(subject)
         columns = list(contract.inputs)
@@ -254,7 +254,7 @@ class Evidence:
         wanted = pyarrow.array(list(row_ids), pyarrow.string())
         found = table.filter(pyarrow.compute.is_in(table["row_id"].cast(pyarrow.string()), value_set=wanted))
         for name in images:
-            texts = pyarrow.array([image_text(picture) for picture in table_arrays(found, name)], pyarrow.string())
+            texts = pyarrow.array([png_text(picture) for picture in table_arrays(found, name)], pyarrow.string())
             found = found.set_column(found.column_names.index(name), name, texts)
         rows = {row.pop("row_id"): {name: row[name] for name in columns} for row in found.to_pylist()}
         lost = [row_id for row_id in row_ids if row_id not in rows]

@@ -19,7 +19,7 @@ from infra.digests import digest_bytes
 from infra.errors import WrongInput
 from training import task
 from training.codebook import Codebook
-from training.drawing import Drawer, answer_of, chances, png_text
+from training.drawing import Drawer, answer_of, chances
 from training.generation import Sampling
 from training.image_tokens import (
     ImageLanguageModel,
@@ -32,7 +32,7 @@ from training.image_tokens import (
     refuse_other_codebook,
     save_model,
 )
-from training.images import read_image, table_images
+from training.images import png_text, read_image, table_images
 from training.randomness import SampleKeys
 from training.recipe import RecipeSettings, check_heads, load_recipe
 from training.text import TokenFile, Tokens, read_json, write_json, write_tokens
