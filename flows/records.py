@@ -35,6 +35,8 @@ FOLDER = EXPERIMENTS / "records"
 FORMAT = 1
 Figures = dict[str, dict[str, float]]
 """Name -> value, and the interval's low and high where one is known."""
+PARTS = {"model": "", "baseline": "baseline_", "judge": "judge_", "reranking": "reranking_"}
+"""Parts of an evaluation whose figures are recorded -> what their names begin with."""
 NORMAL = 1.96
 """Standard errors beyond each end of a 95 % interval. Student's factor would double that of three seeds, and a goal is
 met when the interval covers it: this is the stricter one."""
@@ -233,8 +235,8 @@ def _on_validation(store: Store, state: RunState, kind: Kind) -> Figures:
 def _figures(evaluation: dict[str, Any]) -> Figures:
     return {
         f"{evaluation['split']}_{prefix}{name}": value
-        for who, prefix in (("model", ""), ("baseline", "baseline_"))
-        for name, value in evaluation[who].items()
+        for who, prefix in PARTS.items()
+        for name, value in evaluation.get(who, {}).items()
         if isinstance(value, dict) and {"value", "low", "high"} <= value.keys()
     }
 

@@ -128,7 +128,8 @@ class ImageGeneration(Kind):
         if labels is not None:
             say(0.6, "asking the judge")
             results["completed"] = _seen(model.judge, completed, labels)
-            real = {"real": {"value": float(_seen(model.judge, pixels[asked.split], labels).mean())}}
+            known = {"named": _seen(model.judge, pixels[asked.split], labels)}
+            real = {"real": estimate("judge_agreement", known).to_json()}
             real["chance"] = 1 / len(getattr(model.judge, "labels", set(labels)))
             if drawn is not None:
                 seen = _seen(model.judge, drawn["pictures"], [labels[row] for row in drawn["of"]])
