@@ -15,8 +15,10 @@ BIN := .venv/bin
 demo: .venv/.product
 	$(BIN)/slipway demo
 
+# As many processes as cores, four at most, and one thread in each; the tests of a file stay together, as they share
+# what takes long to make. One test: .venv/bin/pytest tests/FILE.py -k NAME
 test: .venv/.dev
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
 
 # The store's, the registry's and a whole workspace's tests on a real S3 server, keys by the usual environment:
 #     S3_ENDPOINT=http://127.0.0.1:7480 AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=... make test-s3

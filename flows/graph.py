@@ -2,13 +2,14 @@
 
 from flows.evaluate import evaluate_step
 from flows.ingest import register_step
+from flows.models import versions
 from flows.prepare import prepare_step
 from flows.promote import gate_step, promote_step
 from flows.resume import Going
 from flows.sources import read_sources
 from flows.steps import Step
 from flows.train import train_step
-from infra.errors import WrongInput
+from infra.errors import SlipwayError, WrongInput
 from infra.settings import Settings
 from training.experiment import Experiment, load_experiment
 
@@ -63,7 +64,13 @@ def _training(
     for source in read_sources(settings, experiment).values():
         if source.experiment:
             base = load_experiment(source.experiment)
-            _training(settings, base, steps, register, Going(), (*above, experiment.name))
+            try:
+                _training(settings, base, steps, register, Going(), (*above, experiment.name))
+            except SlipwayError as error:
+                if known := versions(settings.object_store, base.name):
+                    there_is = f"the model of it that there is: --set {source.role}={known[-1].ref}"
+                    raise type(error)(f"{error}; or give {experiment.name} {there_is}") from error
+                raise
             bases.append(f"train {base.name}")
     needs = tuple(bases)
     if register and "@" not in experiment.dataset:

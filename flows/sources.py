@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import model_hub, references
+from flows.models import versions
 from flows.steps import Outputs
 from infra import artifacts
 from infra.digests import digest, digest_file
@@ -62,12 +63,12 @@ def read_sources(settings: Settings, experiment: Experiment) -> dict[str, Source
         if path.is_dir():
             refuse_pickles(path, where)
             found[role] = Source(role, folder=str(path.absolute()))
+        elif ("@" in value and "/" not in value) or _is_version(settings, value):
+            found[role] = Source(role, model=references.resolve(settings.object_store, value).model)
         elif model_hub.NAME.fullmatch(value):
             found[role] = Source(
                 role, folder=str(model_hub.fetch_model(value, settings.folder / "cache" / "hub", where))
             )
-        elif "@" in value:
-            found[role] = Source(role, model=references.resolve(settings.object_store, value).model)
         elif "/" in value or value.startswith("."):
             raise WrongInput(f"{where}: '{value}' is no folder here; give one with config.json and .safetensors files")
         else:
@@ -77,6 +78,12 @@ def read_sources(settings: Settings, experiment: Experiment) -> dict[str, Source
                 raise WrongInput(f"{where}: neither a folder nor an experiment; {error}") from error
             found[role] = Source(role, experiment=value)
     return found
+
+
+def _is_version(settings: Settings, value: str) -> bool:
+    """Whether `value` is NAME/NUMBER of a model registered here; the hub's OWNER/NAME looks alike."""
+    name, _, number = value.partition("/")
+    return number.isdigit() and bool(versions(settings.object_store, name))
 
 
 def refuse_pickles(folder: Path, where: str) -> None:

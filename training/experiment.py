@@ -28,7 +28,7 @@ class Experiment(Strict):
     contract: str | None = None
     """The dataset's contract file, read by `retrain`; by default the one it was registered with."""
     sources: dict[str, str] = Field(default_factory=dict, alias="from")
-    """Role -> an experiment's name, `MODEL@champion`, or a folder with a model."""
+    """Role -> an experiment's name, a registered model (`NAME/3`, `NAME@champion`), a folder, or one of the hub."""
     settings: dict[str, Any] = Field(default_factory=dict)
     training: Training
     scaling: Scaling = Scaling()

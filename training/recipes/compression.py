@@ -5,9 +5,9 @@ Papers: Jacob et al., CVPR 2018 (8-bit integers); Han et al., NeurIPS 2015, §3 
 How ours differs: nothing is trained afterwards; embeddings stay as they are, and the linear layer that answers.
 Command: slipway train emotion-int8
          slipway train emotion-pruned          (four strengths on the way: the curve of score against size)
-Hardware and time: not yet measured; one process, without Ray.
-Expected: int8 within a point of the original at about a quarter of the bytes of the linear layers, and faster; not yet
-measured here: slipway recipes verify --text.
+Hardware and time: one process, without Ray; the records of emotion-int8, emotion-pruned and emotion-factorised.
+Expected: int8 within a point of the original at a quarter of the bytes of the linear layers, and 1.3 times as fast;
+pruned to 0.7 of the bytes it loses nothing, factorised to 0.7 a point and a half; neither is faster (0.95 and 0.91).
 """
 
 import copy

@@ -8,8 +8,9 @@ divergence, so that a student who answers as the teacher has none; the weights a
 training code.
 Command: slipway train emotion-distilled
          slipway train emotion-distilled --set alpha_soft=0 --set alpha_hidden=0    (the same student, untaught)
-Hardware and time: not yet measured: slipway recipes verify --text.
-Expected: 97 % of the teacher's score with half its layers (the paper: 97 % of BERT's on GLUE, 60 % faster).
+Hardware and time: the records of emotion-distilled and emotion-untaught.
+Expected: the teacher's score with half its layers, at 1.9 times its speed (macro-F1 0.896 on emotion, untaught 0.878;
+the paper: 97 % of BERT's on GLUE, 60 % faster).
 """
 
 from pathlib import Path

@@ -3,8 +3,8 @@
 Paper: Hu et al., "LoRA: Low-rank adaptation of large language models", ICLR 2022, §4.1 and §5.4 (GPT-2).
 How ours differs: as recipe `lora` does; the layer of queries, keys and values, one in GPT-2, is adapted as a whole.
 Command: slipway recipes draft lora_gpt DATASET       (from.base: a trained gpt, or a folder of a published GPT-2)
-Hardware and time: not yet measured.
-Expected: not yet measured; the paper: on par with training every weight (table 3).
+Hardware and time: not measured; no shipped experiment uses it.
+Expected: on par with training every weight (the paper's table 3, not measured here).
 """
 
 from typing import Any, ClassVar
