@@ -213,12 +213,23 @@ def _train_in_group(
 def test_two_workers_train_what_one_does(
     name: str, sharding: Sharding, micro_batch_size: int | None, tmp_path: Path, gloo_pair: GlooGroup
 ) -> None:
+    _hold_against_one(name, tmp_path, gloo_pair, sharding, micro_batch_size)
+
+
+@pytest.mark.slow
+def test_four_workers_train_what_one_does(name: str, tmp_path: Path, gloo_four: GlooGroup) -> None:
+    _hold_against_one(name, tmp_path, gloo_four)
+
+
+def _hold_against_one(
+    name: str, folder: Path, group: GlooGroup, sharding: Sharding = "ddp", micro_batch_size: int | None = None
+) -> None:
     """Same order, same losses, same gradients: plain SGD, so that a gradient scaled wrongly cannot hide."""
     config = Training(
         steps=6, batch_size=15, micro_batch_size=micro_batch_size, optimizer="sgd", learning_rate=0.01,
         clip_norm=None, weight_decay=0, validate_every=0.2,
     )  # fmt: skip
-    recipe = open_recipe(name, tmp_path / "prepared", **NO_DROPOUT)
+    recipe = open_recipe(name, folder / "prepared", **NO_DROPOUT)
     if not recipe.settings.additive:
         if micro_batch_size and sharding == "ddp":
             with pytest.raises(WrongInput, match="does not sum over samples"):
@@ -227,8 +238,8 @@ def test_two_workers_train_what_one_does(
         config = config.model_copy(update={"micro_batch_size": None})
     observer = Silent()
     alone, _ = loop.train(recipe, config.model_copy(update={"micro_batch_size": None}), loop.World(), observer)
-    given = (name, str(tmp_path / "prepared"), example_sources(name), config)
-    weights, points = gloo_pair.run(_train_in_group, *given, sharding=sharding)[0]
+    given = (name, str(folder / "prepared"), example_sources(name), config)
+    weights, points = group.run(_train_in_group, *given, sharding=sharding)[0]
     for key, value in alone.state_dict().items():
         assert torch.allclose(weights[key], value, atol=1e-6, rtol=1e-5), f"{key} differs"
     for step, values in observer.points.items():
