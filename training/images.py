@@ -290,8 +290,8 @@ def png_grid(
 ) -> bytes:
     """A PNG of rows of pictures, each (H, W) or (H, W, C) uint8, captions: one below each; titles: one above each row.
 
-    side: pixels that a picture is drawn with at least; small ones are enlarged by a whole factor, unsmoothed. Texts
-    that are too long end in dots.
+    side: pixels that a picture is drawn with at least; small ones are enlarged by a whole factor, unsmoothed. A caption
+    has three lines, a title two; what is longer ends in dots.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -299,24 +299,26 @@ def png_grid(
     pictures = [[_enlarged(picture, side) for picture in row] for row in rows]
     wide = max((picture.width for row in pictures for picture in row), default=side)
     high = max((picture.height for row in pictures for picture in row), default=side)
-    columns = max((len(row) for row in rows), default=1)
-    above, below = line if titles else 0, line if captions else 0
-    pitch = above + high + below + gap
-    out = Image.new("RGB", (columns * (wide + gap) + gap, max(len(rows), 1) * pitch + gap), "white")
+    width = max((len(row) for row in rows), default=1) * (wide + gap) + gap
+    below = [[_lines(text, wide, 3, font.getlength) for text in row] for row in captions or []]
+    above = [_lines(text, width - 2 * gap, 2, font.getlength) for text in titles or []]
+    head = line * max(map(len, above), default=0)
+    pitch = head + high + line * max((len(lines) for row in below for lines in row), default=0) + gap
+    out = Image.new("RGB", (width, max(len(rows), 1) * pitch + gap), "white")
     draw = ImageDraw.Draw(out)
 
-    def write(text: str, x: int, y: int, room: int) -> None:
-        draw.text((x, y), _fitting(text, room, lambda part: draw.textlength(part, font=font)), "black", font=font)
+    def write(lines: Sequence[str], x: int, y: int) -> None:
+        for place, text in enumerate(lines):
+            draw.text((x, y + place * line), text, "black", font=font)
 
     for place, row in enumerate(pictures):
         top = gap + place * pitch
-        if titles and place < len(titles):
-            write(titles[place], gap, top, out.width - 2 * gap)
+        write(above[place] if place < len(above) else (), gap, top)
         for column, picture in enumerate(row):
             left = gap + column * (wide + gap)
-            out.paste(picture, (left, top + above))
-            if captions and place < len(captions) and column < len(captions[place]):
-                write(captions[place][column], left, top + above + high, wide)
+            out.paste(picture, (left, top + head))
+            if place < len(below) and column < len(below[place]):
+                write(below[place][column], left, top + head + high)
     body = io.BytesIO()
     out.save(body, "PNG", optimize=True)
     return body.getvalue()
@@ -330,8 +332,19 @@ def _enlarged(picture: np.ndarray, side: int) -> "Image.Image":
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
+def _lines(text: str, room: int, most: int, length: Callable[[str], float]) -> list[str]:
+    """By words, as Pillow's ImageText.wrap, which raises where a word is longer than a line."""
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".strip()
+        if lines[-1] and length(joined) > room and len(lines) < most:
+            lines.append(word)
+        else:
+            lines[-1] = joined
+    return [_fitting(line, room, length) for line in lines]
+
+
 def _fitting(text: str, room: int, length: Callable[[str], float]) -> str:
-    text = " ".join(text.split())
     if length(text) <= room:
         return text
     while text and length(f"{text}...") > room:

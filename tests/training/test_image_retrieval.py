@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from infra.errors import WrongInput
 from training.evaluation import Asked
-from training.evaluations.image_retrieval import DEPTHS, KIND, WAYS, rank_both
+from training.evaluations.image_retrieval import DEPTHS, KIND, WAYS, extremes, rank_both
 from training.examples import EXAMPLES
 from training.images import table_images
 from training.recipe import settings_class
@@ -112,6 +112,12 @@ def test_the_matrix_and_the_best_and_worst_cases_are_pictures(tmp_path: Path) ->
         with Image.open(tmp_path / f"{name}.png") as image:
             assert image.format == "PNG" and min(image.size) > 100
             assert len(image.convert("RGB").getcolors(1 << 24) or []) > 10, "something is drawn"
+
+
+def test_each_caption_is_among_the_worst_by_its_worst_picture() -> None:
+    ranks = {"text_to_image": np.array([1, 9, 1, 2]), "image_to_text": np.array([1, 1, 1, 2])}
+    found = extremes(ranks, np.array([0.5, 0.9, 0.8, 0.1]), np.array([0, 0, 1, 1]))
+    assert found["best"].tolist() == [2, 0] and found["worst"].tolist() == [1, 3]
 
 
 def test_captions_that_restate_the_labels_are_told_apart_from_those_that_say_more(tmp_path: Path) -> None:

@@ -243,6 +243,17 @@ def _flat(table: "pyarrow.Table", column: str, size: int, channels: int) -> "np.
     return (pixels.reshape(len(pixels), -1) / 255).astype(np.float32)
 
 
+def extremes(ranks: "dict[str, np.ndarray]", cosines: "np.ndarray", numbers: "np.ndarray") -> "dict[str, np.ndarray]":
+    """`best` and `worst`: rows by their ranks both ways, of equal ones by how near the pair is; one row a caption."""
+    import numpy as np
+
+    order = np.lexsort((-cosines, ranks["text_to_image"] + ranks["image_to_text"]))
+    ordered = {"best": order, "worst": order[::-1]}
+    return {
+        name: rows[np.sort(np.unique(numbers[rows], return_index=True)[1])][:CASES] for name, rows in ordered.items()
+    }
+
+
 SHOWN = 12
 """Pairs of the matrix."""
 CASES = 6
@@ -275,11 +286,7 @@ def draw(
 
     matrix = draw_matrix([shown(row) for row in chosen], [texts[row] for row in chosen], cosines)
     found = [Picture("retrieval_matrix", "How near some pictures and captions are; framed, the pairs", matrix)]
-    total = ranks["text_to_image"] + ranks["image_to_text"]
-    margin = -(vectors * words[numbers]).sum(1)  # of equal ranks the nearer pair is the better one
-    order = np.lexsort((margin, total))
-    order = order[np.sort(np.unique(numbers[order], return_index=True)[1])]  # one row a caption
-    for name, cases in (("best", order[:CASES]), ("worst", order[::-1][:CASES])):
+    for name, cases in extremes(ranks, (vectors * words[numbers]).sum(1), numbers).items():
         rows, captions, titles = [], [], []
         for row in cases:
             scores = words[numbers[row]] @ vectors.T
