@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 KINDS = Path(__file__).parent / "evaluations"
 
 
+def told(value: float, sign: str = "") -> str:
+    """A figure as a sentence writes it: three decimals, of what is below 0.01 two significant digits. sign: as Python's
+    format has it."""
+    return f"{value:{sign}.2g}" if 1e-9 < abs(value) < 0.01 else f"{value:{sign}.3f}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     title: str
@@ -52,7 +58,7 @@ class Metric:
     def difference(self, value: float, high: float | None = None) -> str:
         """A difference as a sentence writes it: `+1.2 points`, `-0.4 to +2.8` with two ends, `+0.031` of no share."""
         if not self.share:
-            return f"{value:+.3f}" if high is None else f"{value:+.3f} to {high:+.3f}"
+            return told(value, "+") if high is None else f"{told(value, '+')} to {told(high, '+')}"
         return f"{100 * value:+.1f} points" if high is None else f"{100 * value:+.1f} to {100 * high:+.1f}"
 
     def minus(self, other: str) -> str:

@@ -187,7 +187,10 @@ def _tell_counts(body: dict[str, Any]) -> None:
 
 
 def _interval(estimate: dict[str, float]) -> str:
-    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+    from training.metrics import told
+
+    value, low, high = (told(estimate[end]) for end in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def _mark(verdict: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 from flows.judging.evidence import Evidence, Subject
 from flows.judging.gate import Gate, Verdict
 from training.intervals import ALPHA, compare
-from training.metrics import METRICS, compared_metric
+from training.metrics import METRICS, compared_metric, told
 
 
 class Baseline(Gate):
@@ -35,7 +35,7 @@ class Baseline(Gate):
         return self.verdict(
             passed,
             f"{name[0].upper()}{name[1:]} is {metric.difference(found.value)}{way} against {simple['name']} "
-            f"({simple[self.metric]['value']:.3f}), {100 - 200 * self.alpha:g} % interval "
+            f"({told(simple[self.metric]['value'])}), {100 - 200 * self.alpha:g} % interval "
             f"{metric.difference(found.low, found.high)}; "
             + (f"within the {allowed}" if passed else f"more than the {allowed}"),
             evaluation.predictions_file,

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from flows.judging.evidence import Evidence, MissingEvidence, Subject
 from flows.judging.gate import Gate, Verdict
-from training.metrics import METRICS, known_metric
+from training.metrics import METRICS, known_metric, told
 
 
 class Threshold(Gate):
@@ -51,8 +51,8 @@ class Threshold(Gate):
         broken = "below" if metric.higher_is_better else "above"
         return self.verdict(
             passed,
-            f"{what[0].upper()}{what[1:]} on {evaluation.metrics['rows']:,} {split} {rows} is {judged:.3f}, "
-            f"{holds if passed else broken} the {kind} of {limit:.3f}.",
+            f"{what[0].upper()}{what[1:]} on {evaluation.metrics['rows']:,} {split} {rows} is {told(judged)}, "
+            f"{holds if passed else broken} the {kind} of {told(limit)}.",
             evaluation.metrics_file,
             measure=metric.title,
             observed=found["value"],

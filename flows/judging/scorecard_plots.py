@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from training.metrics import told
+
 MAX_CONFUSION_LABELS = 24
 MINUS = "\N{MINUS SIGN}"
 
@@ -12,10 +14,10 @@ def figure(value: float | None, measure: str = "") -> str:
     if value is None:
         return "none"
     if "minus" in measure and value:
-        return f"{value:+.3f}".replace("-", MINUS)
+        return told(value, "+").replace("-", MINUS)
     if abs(value) > 1:
         return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"
-    return f"{value:.2g}" if 1e-9 < abs(value) < 0.001 else f"{value:.3f}"
+    return told(value)
 
 
 def scale(verdict: Mapping[str, Any]) -> dict[str, float] | None:

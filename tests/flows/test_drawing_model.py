@@ -1,7 +1,8 @@
 """A model that draws meets the same gates and commands; a new codebook makes it stale, and the plan says why."""
 
 import json
-from dataclasses import asdict
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from infra.errors import WrongInput
 from infra.progress import Progress
 from infra.settings import Settings
 from tests.flows.conftest import World
+from tests.flows.test_scorecard import page_of
 from training import loop
 from training.experiment import Training, load_experiment
 from training.recipe import load_recipe, settings_class
@@ -114,6 +116,27 @@ def test_a_retrained_codebook_makes_what_draws_with_it_stale_and_the_plan_says_w
     stale = decide(studio.store, train, {**after(second, prepare), **second})
     assert stale.status == "stale"
     assert f"from.dvae: from {studio.codebooks[0][:12]} to {studio.codebooks[1][:12]}" in stale.reasons
+
+
+def test_its_page_tells_of_copies_and_of_a_judge_where_there_is_one(studio: Studio) -> None:
+    text = page_of(studio, studio.scorecard(studio.subject)).text
+    assert "To the nearest training picture" in text and "Drawn by captions alone" in text
+    assert "The judge names" not in text and "clip likes best" not in text
+    folder = studio.folder / "judged"
+    shutil.copytree(
+        artifacts.fetch(studio.store, artifacts.load(studio.store, "evaluations", studio.subject.evaluation)), folder
+    )
+    (folder / "manifest.json").unlink(missing_ok=True)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    told = {"value": 0.5, "low": 0.25, "high": 0.75}
+    metrics["judge"] = {"real": told, "chance": 0.125}
+    metrics["reranking"] = {"rows": 7, "candidates": 8, "with": told, "without": told, "difference": told}
+    metrics["model"]["judge_agreement"] = told
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    judged = replace(studio.subject, evaluation=artifacts.commit_folder(studio.store, "evaluations", folder).digest)
+    text = page_of(studio, studio.scorecard(judged)).text
+    assert "The judge names 50.0 % of the real test pictures right; chance is 12.5 %" in text
+    assert "a difference of +50.0 points" in text
 
 
 def test_prompts_become_a_grid_of_pictures_with_the_prompts_in_it(studio: Studio, tmp_path: Path) -> None:
