@@ -20,7 +20,7 @@ KINDS = Path(__file__).parent / "evaluations"
 def told(value: float, sign: str = "") -> str:
     """A figure as a sentence writes it: three decimals, of what is below 0.01 two significant digits. sign: as Python's
     format has it."""
-    return f"{value:{sign}.2g}" if 1e-9 < abs(value) < 0.01 else f"{value:{sign}.3f}"
+    return f"{value:{sign}#.2g}" if 1e-9 < abs(value) < 0.01 else f"{value:{sign}.3f}"
 
 
 @dataclass(frozen=True, kw_only=True)

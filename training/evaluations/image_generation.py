@@ -47,7 +47,7 @@ class Generator(Protocol):
 
     def tokens(self, captions: Sequence[str]) -> "list[np.ndarray]": ...
     def draw(self, texts: "Sequence[np.ndarray]", names: Sequence[str], asked: Mapping[str, Any]) -> Any: ...
-    def hidden(self, pixels: "np.ndarray") -> "np.ndarray": ...
+    def given(self, pixels: "np.ndarray") -> "np.ndarray": ...
     def complete(
         self, pixels: "np.ndarray", names: Sequence[str], asked: Mapping[str, Any], texts: "Sequence[np.ndarray]" = ()
     ) -> Any: ...
@@ -332,8 +332,8 @@ def _pictures(
         kept = sorted(sorted(by_caption, key=lambda one: -len(by_caption[one]))[:lines])
         body = png_grid([by_caption[caption][:wide] for caption in kept], titles=kept)
         found.append(Picture("drawn", "Drawn by captions alone", body))
-    hidden = model.hidden(originals[: 2 * lines])
-    triples = [[hidden[row], completed[row], originals[row]] for row in range(len(hidden))]
+    given = model.given(originals[: 2 * lines])
+    triples = [[given[row], completed[row], originals[row]] for row in range(len(given))]
     rows = [[one for triple in triples[begin : begin + 2] for one in triple] for begin in range(0, len(triples), 2)]
     told = [["given", "completed", "original"] * (len(row) // 3) for row in rows]
     return [*found, Picture("completed", "Completed from the upper rows", png_grid(rows, captions=told))]

@@ -3,7 +3,7 @@
 Paper: Chen et al., "Generative pretraining from pixels", ICML 2020, §2.1 (the autoregressive objective) and §3.
 How ours differs: tokens are the codes of a `dvae` trained before (`from: dvae`) and not clustered colours, so a picture
 is 16 to 256 tokens long and not 1,024 and more; positions are learned one by one.
-Command: slipway train image-gpt-digits
+Command: slipway train digits-image-gpt
 Hardware and time: not yet measured: slipway recipes verify --image-text.
 Expected: not yet measured.
 """
@@ -204,7 +204,7 @@ class Completer(task.Predictor):
             names = [f"{name}/{number}" for number in range(asked["samples"])]
             copies = np.repeat(picture[None], len(names), axis=0)
             pictures, codes, shares = self.complete(copies, names, asked)
-            answers.append(answer(pictures, codes, shares, [self.hidden(picture[None])[0]]))
+            answers.append(answer(pictures, codes, shares, [self.given(picture[None])[0]]))
         return answers
 
     def asked(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,6 +252,12 @@ class Completer(task.Predictor):
         """Below the cut the last row that is given, again and again. pixels: (N, H, W, C)."""
         below = np.repeat(pixels[:, self.cut - 1 : self.cut], pixels.shape[1] - self.cut, axis=1)
         return np.concatenate([pixels[:, : self.cut], below], axis=1)
+
+    def given(self, pixels: np.ndarray) -> np.ndarray:
+        """As a page shows what is given: grey below the cut. pixels: (N, H, W, C)."""
+        shown = pixels.copy()
+        shown[:, self.cut :] = 127
+        return shown
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """(N, image_tokens) -> (N, H, W, C) uint8."""
