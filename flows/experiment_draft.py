@@ -16,7 +16,9 @@ from training.experiment import Scaling, Training, validate_experiment
 from training.recipe import RecipeSettings, recipe_path, recipe_summary, settings_class
 
 WIDTH = 118
-CHOSEN = {"epochs": 3, "batch_size": 32, "learning_rate": 1e-3}
+CHOSEN = {"batch_size": 32, "learning_rate": 1e-3}
+EPOCHS, SAMPLES = 3, 20_000
+"""Epochs at least, and of few rows so many more that about so many samples are seen: some 600 steps."""
 
 
 def draft_experiment(store: Store, recipe: str, reference: str) -> str:
@@ -43,7 +45,8 @@ def draft_experiment(store: Store, recipe: str, reference: str) -> str:
     lines += _roles(kind, needed)
     lines += ["", "settings:  # of the recipe", *_fields(kind, {})]
     if kind.trains:
-        lines += ["", "training:", *_fields(Training, CHOSEN)]
+        epochs = max(EPOCHS, SAMPLES // max(1, version.counts["train"]))
+        lines += ["", "training:", *_fields(Training, {"epochs": epochs, **CHOSEN})]
         lines += ["", "scaling:  # where it runs; changes no result", *_fields(Scaling, {"workers": 1})]
     else:
         lines += ["", "training:  # fitted in one go, in one process", "  seed: 0"]

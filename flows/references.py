@@ -23,6 +23,9 @@ def resolve(store: Store, reference: str) -> ModelVersion:
     if alias == "champion":
         entry = champion(store, name)
         if entry is None:
-            raise WrongInput(f"model '{name}': has no champion yet; gate and promote a candidate (slipway gate {name})")
+            raise WrongInput(
+                f"model '{name}': has no champion yet; gate and promote a candidate (slipway gate {name}), or name "
+                f"one: {known[-1].ref} or {name}@candidate"
+            )
         return next(version for version in known if version.version == entry.version)
     raise WrongInput(f"model '{reference}': '@{alias}' is unknown; use @candidate, @champion or /NUMBER")

@@ -66,6 +66,11 @@ def test_uncommenting_the_defaults_changes_nothing(shop, recipe):
     assert validate_experiment({"name": "x", **shown}, "x") == validate_experiment({"name": "x", **body}, "x")
 
 
+def test_of_few_rows_a_draft_sees_more_epochs(shop):
+    epochs = yaml.safe_load(draft_experiment(shop, "text_classifier", "reviews"))["training"]["epochs"]
+    assert 19_000 < epochs * registry.resolve(shop, "reviews").counts["train"] <= 20_000
+
+
 def test_the_drafted_minimum_is_above_what_guessing_reaches(shop):
     gates = yaml.safe_load(draft_experiment(shop, "text_classifier", "reviews"))["gates"]
     assert gates["threshold"] == {"metric": "accuracy", "minimum": pytest.approx(0.55)}

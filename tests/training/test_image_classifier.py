@@ -124,6 +124,12 @@ def test_masked_modelling_counts_hidden_patches_alone(normalise: bool, tmp_path:
     assert float(task(batch)["mim_loss"].detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
+def test_a_fresh_masked_autoencoder_tells_one_place_from_another(tmp_path: Path) -> None:
+    model = open_recipe("mim", tmp_path).build().model
+    for places in (model.vit.embeddings.position_embeddings, model.decoder.decoder_pos_embed):
+        assert len(torch.unique(places[0, 1:], dim=0)) == places.shape[1] - 1
+
+
 @pytest.mark.parametrize("name", ["vit", "cnn", "mim"])
 def test_a_contract_without_one_picture_as_input_is_refused(name: str, tmp_path: Path) -> None:
     kind = settings_class(name)

@@ -46,7 +46,8 @@ class Classification(Kind):
     needs_label = True
     baseline = "a simple model"
     advice = (
-        "more labelled rows, other settings, or, for text, an encoder pretrained on much more of it (--set base=PATH)"
+        "more epochs, more labelled rows, other settings, or, for text, an encoder pretrained on much more of it "
+        "(--set base=PATH)"
     )
 
     def hub_task(self, reads: str) -> str:

@@ -112,6 +112,11 @@ class Recipe(task.Recipe):
             decoder_intermediate_size=4 * settings.decoder_size,
         )
         model = ViTMAEForPreTraining(config)
+        # transformers 5.23 leaves both tables of positions of a fresh model at 0, and a patch is then anywhere.
+        embeddings = model.vit.embeddings
+        embeddings.patch_embeddings.projection._is_hf_initialized = False
+        embeddings.initialize_weights()
+        model.decoder.initialize_weights(embeddings.patch_embeddings.num_patches)
         return MaskedAutoencoder(model, self._start(model))
 
     @torch.no_grad()
