@@ -64,4 +64,4 @@ def test_the_figures_are_those_of_the_records():
     )
     assert shown, "README.md has no table of figures"
     wanted = figures_table.markdown(goals.verify(["text", "image-text"]))
-    assert shown[2].strip() == wanted, "paste what `slipway recipes verify --text --image-text --markdown` prints"
+    assert shown[1].strip() == wanted, "paste what `slipway recipes verify --text --image-text --markdown` prints"
