@@ -14,7 +14,8 @@ from data_contracts.detection import detect, records
 from data_contracts.native import Native, Unreadable
 from data_contracts.places import Place
 from data_contracts.sources.files import FORMATS
-from data_contracts.sources.images import ENDINGS
+from data_contracts.sources.images import ENDINGS, LISTS
+from data_contracts.sources.images import SERVER as IMAGES_SERVER
 from data_contracts.text_lines import Lines
 from infra.errors import WrongInput
 
@@ -47,6 +48,8 @@ class Found:
     left_out: dict[str, str] = field(default_factory=dict)
     split: dict[str, Any] | None = None
     derived: tuple[str, ...] = ()
+    folder: Path | None = None
+    """What is read where it is not what was asked for: the folder of a list of pictures."""
 
     def section(self, path: str) -> dict[str, Any]:
         kind = "local" if self.source == "files" else "custom"
@@ -86,7 +89,9 @@ def look(path: Path) -> Found:
         raise WrongInput(f"source {path}: cannot be read; it must be a file that you may open")
     if path.suffix.lower() in ENDINGS:
         raise WrongInput(f"source {path}: is one image; draft the folder that holds them")
-    return _file(path)
+    found = _file(path)
+    pictures = _listing(path.absolute().parent, path.name, found) if path.suffix.lower() in LISTS else None
+    return pictures or found
 
 
 def _file(path: Path) -> Found:
@@ -299,20 +304,11 @@ DERIVED = ("image_width", "image_height", "image_mode")
 
 def _images(root: Path, images: list[str], names: list[str]) -> Found:
     for name in names:
-        if name.lower().endswith((".csv", ".tsv", ".jsonl")) and os.path.dirname(name) == "":
-            listed = _file(root / name)
-            column = _naming(root, name, listed, set(images))
-            if column is not None:
-                columns = [
-                    ("image", column),
-                    *(one for one in listed.columns if one[1] != column and one[0] != "image"),
-                ]
-                server = {key: value for key, value in listed.server.items() if key not in ("format", "header")}
-                types: dict[str, tuple[str, str | None]] = {"image": ("image", None)}
-                return Found(
-                    "images", {"files": [name], **server}, columns, types, left_out=listed.left_out, derived=DERIVED
-                )
-    types = {"image": ("image", None)}
+        if Path(name).suffix.lower() in LISTS and os.path.dirname(name) == "":
+            listed = _listing(root, name, _file(root / name))
+            if listed is not None:
+                return listed
+    types: dict[str, tuple[str, str | None]] = {"image": ("image", None)}
     if all(os.path.dirname(name) for name in images):
         folders = {name.split("/")[0] for name in images}
         split = _by_name([f"{folder}/**" for folder in sorted(folders)]) if len(folders) <= 3 else None
@@ -322,8 +318,34 @@ def _images(root: Path, images: list[str], names: list[str]) -> Found:
     return Found("images", {}, [(name, name) for name in ("image", "file")], types, derived=DERIVED)
 
 
-def _naming(root: Path, name: str, listed: Found, images: set[str]) -> str | None:
-    """The column of a list that names images of the folder."""
+def _listing(root: Path, name: str, listed: Found) -> Found | None:
+    """The images of a folder as one of its files lists them; None where that names none."""
+    kind = listed.server["format"]
+    column = _naming(root, name, listed) if kind in ("csv", "tsv", "jsonl") else None
+    if column is None:
+        return None
+    server = {key: value for key, value in listed.server.items() if key != "format"}
+    if unread := sorted(server.keys() - IMAGES_SERVER.keys()):
+        raise WrongInput(
+            f"source {root / name}: column '{column}' names pictures, and a list of pictures begins with a header and "
+            f"has every field in every row (found: {', '.join(f'{key}: {server[key]}' for key in unread)}); write it so"
+        )
+    if kind == "tsv" and not name.lower().endswith(".tsv"):
+        server["delimiter"] = "\t"
+    columns = [("image", column), *(one for one in listed.columns if one[1] != column and one[0] != "image")]
+    return Found(
+        "images",
+        {"files": [name], **server},
+        columns,
+        {"image": ("image", None)},
+        left_out=listed.left_out,
+        derived=DERIVED,
+        folder=root,
+    )
+
+
+def _naming(root: Path, name: str, listed: Found) -> str | None:
+    """The column of a list that names images below its folder."""
     rows: list[dict[str, Any]] = []
     columns = [column for _, column in listed.columns]
     if listed.server["format"] == "jsonl":
@@ -334,7 +356,15 @@ def _naming(root: Path, name: str, listed: Found, images: set[str]) -> str | Non
         delimiter = listed.server.get("delimiter", "\t" if listed.server["format"] == "tsv" else ",")
         found = records(text, delimiter, listed.server.get("quoting", True))[:50]
         rows = [dict(zip(columns, row, strict=False)) for row in found]
-    return next((column for column in columns if any(str(row.get(column)) in images for row in rows)), None)
+    return next((column for column in columns if any(_is_image(root, row.get(column)) for row in rows)), None)
+
+
+def _is_image(root: Path, value: Any) -> bool:
+    """Whether a value names an image of the folder; a name that leads out of it does not."""
+    if not isinstance(value, str) or Path(value).suffix.lower() not in ENDINGS:
+        return False
+    inside = not Path(value).is_absolute() and ".." not in Path(value).parts
+    return inside and os.path.isfile(root / value)  # os: False for a name that is too long, too
 
 
 def _alike(root: Path, names: list[str], refuse: bool = True) -> Any:

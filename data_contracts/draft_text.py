@@ -13,6 +13,7 @@ from data_contracts.contract import Contract, parse_contract
 from data_contracts.draft_server import Found, typed
 from data_contracts.language import tell
 from data_contracts.rows import cast, said_plainly
+from data_contracts.sources.images import ENDINGS
 from data_contracts.splits import SPLITS, assign
 
 MAX_CATEGORIES = 20
@@ -23,6 +24,13 @@ LONG_TEXT = 20
 """Characters on average, from which a text is taken for an input of its own."""
 RARE = 0.002
 """Share of the values below which a category is pointed out."""
+CAPTION_WORDS = 3
+"""Words on average, from which a text beside a picture is a caption and no class. One of fewer is a caption where most
+rows have another."""
+WORDS = re.compile(r"[^\d/\\_@]+")
+"""A text without what codes and addresses have."""
+USUAL_LIMIT = 0.1
+"""Share of quarantined rows above which a version is refused where the contract says no other."""
 SHARES = ((0.1, 0.1), (0.2, 0.2), (0.3, 0.3))
 
 
@@ -64,6 +72,7 @@ class Text:
         self.keys = [one.name for one in seen if self._is_key(one)]
         self.pinned = found.split or self._split_column()
         self.label = self._label()
+        self.caption = self._caption()
         self.inputs: list[str] = []
         self.inputs = self._inputs()
 
@@ -89,13 +98,32 @@ class Text:
     def _label(self) -> str | None:
         open_ones = [one for one in self.seen if one.name not in self.keys and one.kind != "image" and one.values]
         open_ones = [one for one in open_ones if one.name != (self.pinned or {}).get("column")]
+        open_ones = [one for one in open_ones if one.name not in self.found.derived]
         for word in hints.LABELS:
             for one in open_ones:
                 if one.name.lower() == word and len(self.seen) > 1:
                     return one.name
-        if len(open_ones) > 1 and self._categorical(open_ones[-1]) and not open_ones[-1].personal:
+        pictures = any(one.kind == "image" for one in self.seen)
+        if len(open_ones) > (0 if pictures else 1) and self._is_label(open_ones[-1]):
             return open_ones[-1].name
         return None
+
+    def _is_label(self, one: Seen) -> bool:
+        return self._categorical(one) and not one.personal and one not in self._captions()
+
+    def _captions(self) -> list[Seen]:
+        """Texts that say in words what a picture shows."""
+        if [one.kind for one in self.seen].count("image") != 1:
+            return []
+        left_out = {*self.keys, *self.found.derived, (self.pinned or {}).get("column")}
+        return [one for one in self.seen if one.name not in left_out and _is_caption(one)]
+
+    def _caption(self) -> str | None:
+        """The one column that a picture goes with where there is no label."""
+        found = self._captions() if self.label is None else []
+        if len(found) > 1:  # such as the licence beside the caption
+            found = [one for one in found if one.distinct > len(one.values) / 2]
+        return found[0].name if len(found) == 1 else None
 
     def _inputs(self) -> list[str]:
         left_out = {*self.keys, self.label, (self.pinned or {}).get("column")}
@@ -107,6 +135,8 @@ class Text:
         others = [one.name for one in usable if one.kind != "string" or one.distinct < len(one.values) / 2]
         if len(others) > BESIDE_TEXT + len(texts):
             texts = []
+        if images and self.caption:
+            images.append(self.caption)
         chosen = images or texts[:2] or others or [one.name for one in usable]
         for inputs in (chosen, [one.name for one in usable]):
             self.inputs = inputs
@@ -167,6 +197,8 @@ class Text:
         if one.item:
             lines.append(f"        items: {scalar(typed(*one.item))}")
         complete = bool(one.values) and not one.missing
+        if one.name == self.caption:
+            return [*lines, *self._caption_rules(one)]
         if complete and not one.odd:
             lines.append("        required: true")
         if one.kind == "image":
@@ -181,11 +213,25 @@ class Text:
             lines.append(f"        logicalTypeOptions: {scalar(options)}")
         if enum:
             lines.append("        enum:")
-            lines += [f"          - value: {scalar(value)}{_rare(one.values, value)}" for value in enum]
+            lines += [f"          - value: {scalar(value)}{self._remark(one, value)}" for value in enum]
         if ruled or enum or options.keys() - {"format"}:
             lines += ["        customProperties:", "          - {property: slipway.severity, value: warning}"]
             lines += [f"          # - {{property: {name}, value: {scalar(value)}}}" for name, value in _budgets(one)]
         return lines
+
+    def _caption_rules(self, one: Seen) -> list[str]:
+        """Strict, because a recipe refuses a data set with a picture whose caption is missing or blank."""
+        lines = [
+            "        required: true  # no warning: a picture without a caption is quarantined",
+            r"        logicalTypeOptions: {pattern: '\S'}",
+        ]
+        budgets = [f"        #   - {{property: {name}, value: {scalar(value)}}}" for name, value in _budgets(one)]
+        return [*lines, *(["        # customProperties:", *budgets] if budgets else [])]
+
+    def _remark(self, one: Seen, value: Any) -> str:
+        if one.name in self.found.derived:
+            return _mode(one.values, value)
+        return _rare(one.values, value)
 
     def _rules(self, one: Seen) -> tuple[dict[str, Any], list[Any]]:
         options: dict[str, Any] = {"format": one.format} if one.format else {}
@@ -211,6 +257,10 @@ class Text:
         lines = ["customProperties:", "  # What a model sees, and what it is to predict."]
         if len(self.inputs) > 0:
             lines += ["  - property: slipway.inputs", f"    value: {scalar(self.inputs)}"]
+        if self.caption in self.inputs:
+            images = [name for name in self.inputs if name != self.caption]
+            lines += ["  # Pictures with captions, as recipe clip reads them. An image classifier would want a label",
+                      f"  # instead: {scalar(images)} above, and the label's column below."]  # fmt: skip
         if self.label:
             lines += ["  - property: slipway.label", f"    value: {scalar(self.label)}  # a guess by name and values"]
         else:
@@ -222,6 +272,7 @@ class Text:
                 f"    value: {scalar(['', *self.marks])}",
             ]
         lines += self._filters()
+        lines += self._quarantine()
         lines += self._split()
         repeats = self._repeats()
         if repeats and not self.pinned:
@@ -248,6 +299,18 @@ class Text:
                 ]
         return []
 
+    def _quarantine(self) -> list[str]:
+        """A limit that the pictures without a caption stay below, where they would come near the usual one."""
+        missing = sum(one.missing for one in self.seen if one.name == self.caption) / max(self.rows, 1)
+        if missing < USUAL_LIMIT / 2:
+            return []
+        return [
+            f"  # {missing:.1%} of the pictures have no caption and are quarantined. A version with more than this",
+            "  # share of its rows in quarantine is refused:",
+            "  - property: slipway.quarantine",
+            f"    value: {{limit: {min(1.0, round(2 * missing, 2))}}}",
+        ]
+
     def _repeats(self) -> int:
         chosen = [one for one in self.seen if one.name in self.inputs]
         if any(one.kind == "image" or one.missing for one in chosen):
@@ -264,12 +327,14 @@ class Text:
                 f"    value: {scalar(self.pinned)}",
             ]
         group = self._group()
+        together = "it repeats, and names whom or what a row is of"
+        if group is None and self.caption in self.inputs:  # by both inputs, a picture's captions would part
+            group = next(name for name in self.inputs if name != self.caption)
+            together = "a picture may have several captions"
         for test, validation in SHARES:
             value: dict[str, Any] = {"test": test, "validation": validation}
             if group and self._fills(test, validation, group):
-                why = (
-                    f"  # Rows of one {_comment(group)} stay together: it repeats, and names whom or what a row is of."
-                )
+                why = f"  # Rows of one {_comment(group)} stay together: {together}."
                 return [why, *head, f"    value: {scalar(value | {'group': group})}"]
             if self._fills(test, validation, None):
                 lines = [*head, f"    value: {scalar(value)}"]
@@ -335,6 +400,28 @@ def _rare(values: list[Any], value: Any) -> str:
     if count > RARE * len(values):
         return ""
     return f"  # only {count} of {len(values):,}: misspelt?"
+
+
+def _mode(values: list[Any], value: str) -> str:
+    """A remark beside an image's mode: what training.images does with such pictures, and how they are kept out."""
+    out = "without this line and the severity: quarantined"
+    if value == "F":
+        return f"  # floats: training refuses them unless slipway.mode of the source is set; {out}"
+    if not _rare(values, value):
+        return ""
+    how = "scales 16 bits to 8" if value == "I;16" else "converts it"
+    return f"  # only {values.count(value):,} of {len(values):,}: training {how}; {out}"
+
+
+def _is_caption(one: Seen) -> bool:
+    texts = one.values[:2000]
+    if one.kind != "string" or one.personal or not texts:
+        return False
+    files = sum(text.lower().endswith(tuple(ENDINGS)) for text in texts)
+    said = sum(bool(WORDS.fullmatch(text)) for text in texts)
+    words = sum(len(text.split()) for text in texts) / len(texts)
+    varied = one.distinct > len(one.values) / 2 and said > len(texts) / 2
+    return files <= len(texts) / 2 and (words >= CAPTION_WORDS or varied)
 
 
 def _budgets(one: Seen) -> list[tuple[str, dict[str, Any]]]:

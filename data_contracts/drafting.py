@@ -28,6 +28,7 @@ def draft(address: str) -> str:
     if not path.exists():
         raise WrongInput(f"source {path}: no such file or folder; give one that is there")
     found = look(path)
+    path = found.folder or path
     sample, columns, unreadable = _sample(found, path)
     marks: list[str] = []
     seen = [_see(column, sample, found, marks) for column in columns]

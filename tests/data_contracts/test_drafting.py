@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -221,6 +222,101 @@ def test_folders_of_images_and_of_texts_are_drafted(tmp_path: Path) -> None:
     for made in (pictures, texts):
         version, _ = register(FolderStore(tmp_path / "store"), made, cache=tmp_path / "cache")
         assert version.counts["rows_in"] == 40 and version.counts["quarantined"] == 0
+
+
+SAID = ("a small dog", "two red cats", "a bird", "the old man", "some children")
+
+
+def pictures(folder: Path, texts: list[str], column: str = "caption", deep: tuple[int, ...] = ()) -> Path:
+    """A folder `album` with a picture for each text and a list of both; those of `deep` have 16 bits."""
+    (folder / "album" / "files").mkdir(parents=True)
+    lines = [f"file,{column}"]
+    for number, text in enumerate(texts):
+        colour = (number % 256, number // 256, 7)
+        deeper = Image.fromarray(np.full((2, 2), 100 * number, np.uint16))
+        (deeper if number in deep else Image.new("RGB", (2, 2), colour)).save(folder / f"album/files/{number}.png")
+        lines.append(f"files/{number}.png,{text}")
+    (folder / "album" / "list.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder / "album"
+
+
+def captions(count: int = 120) -> list[str]:
+    return [f"{SAID[number % 5]} sits on {SAID[number // 5 % 5]} in picture {number}" for number in range(count)]
+
+
+def test_a_list_of_pictures_is_drafted_as_its_folder_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    album = pictures(tmp_path, captions())
+    made = drafted(album / "list.csv")
+    assert made.source == "images" and made.images == ("image",) and made.server["files"] == ["list.csv"]
+    assert draft(str(album / "list.csv")) == draft(str(album))
+    monkeypatch.chdir(album)
+    assert draft("list.csv") == draft(str(album))
+    version, _ = register(FolderStore(tmp_path / "store"), made, cache=tmp_path / "cache")
+    assert version.counts["rows_in"] == 120 and version.counts["quarantined"] == 0
+    (album / "elsewhere.csv").write_text("file,caption\n../x.png,a dog\n/x.png,a cat\n", encoding="utf-8")
+    (tmp_path / "x.png").write_bytes((album / "files" / "0.png").read_bytes())
+    assert drafted(album / "elsewhere.csv").source == "files", "these lie outside the folder"
+
+
+def test_a_list_of_pictures_that_its_source_cannot_read_is_refused(tmp_path: Path) -> None:
+    album = pictures(tmp_path, captions(5))
+    rows = (album / "list.csv").read_text(encoding="utf-8")
+    (album / "list.csv").write_text(f"# of mine\n{rows}", encoding="utf-8")
+    with pytest.raises(WrongInput, match=r"column 'file' names pictures, .* begins with a header .*skip: 1"):
+        draft(str(album / "list.csv"))
+
+
+def test_a_list_called_csv_may_have_tabs(tmp_path: Path) -> None:
+    album = pictures(tmp_path, captions())
+    text = (album / "list.csv").read_text(encoding="utf-8")
+    (album / "list.csv").write_text(text.replace(",", "\t"), encoding="utf-8")
+    assert drafted(album).inputs == ("image", "caption")
+
+
+CAPTIONED: dict[str, tuple[list[str], str, tuple[str, ...], str | None]] = {
+    "a caption": (captions(), "caption", ("image", "caption"), None),
+    "a caption that repeats": ([f"a picture of {SAID[n % 5]}" for n in range(120)], "said", ("image", "said"), None),
+    "one word": ([f"{chr(97 + n // 12)}{chr(97 + n % 12)}o" for n in range(120)], "x", ("image", "x"), None),
+    "a class": ([("cat", "dog")[n % 2] for n in range(120)], "kind", ("image",), "kind"),
+    "a label of words": ([f"it is {SAID[n % 5]}" for n in range(120)], "label", ("image",), "label"),
+    "codes": ([f"x-{n:05d}" for n in range(120)], "number", ("image",), None),
+    "other files": ([f"my holiday at sea {n}.jpg" for n in range(120)], "from", ("image",), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CAPTIONED)
+def test_a_caption_is_an_input_beside_its_picture(case: str, tmp_path: Path) -> None:
+    texts, column, inputs, label = CAPTIONED[case]
+    album = pictures(tmp_path, texts, column, deep=(3, 4))
+    text = draft(str(album))
+    made = parse_contract(text, "draft")
+    assert made.inputs == inputs and made.label == label, "no label by an image's mode either"
+    captioned = len(inputs) == 2
+    assert ("An image classifier would want a label" in text) == captioned
+    assert made.split.group == ("image" if captioned else None), "captions of one picture stay together"
+
+
+def test_pictures_without_a_caption_are_quarantined(tmp_path: Path) -> None:
+    texts = captions()
+    texts[3:33:2] = [""] * 15
+    texts[50] = "  "
+    made = drafted(pictures(tmp_path, texts))
+    assert made.column("caption").required and made.column("caption").severity != "warning"
+    version, _ = register(FolderStore(tmp_path / "store"), made, cache=tmp_path / "cache")
+    assert version.counts["quarantined"] == 16 and made.quarantine_limit == 0.25
+    assert not jsonschema_errors(draft(str(tmp_path / "album")))
+
+
+def test_a_rare_mode_is_no_misspelling(tmp_path: Path) -> None:
+    text = draft(str(pictures(tmp_path, captions(520), deep=(7,))))
+    assert "misspelt" not in text
+    (line,) = [line for line in text.splitlines() if "value: I;16" in line]
+    assert line.endswith(
+        "# only 1 of 520: training scales 16 bits to 8; without this line and the severity: quarantined"
+    )
+    strict = text.replace(line + "\n", "").replace("          - {property: slipway.severity, value: warning}\n", "")
+    made = parse_contract(strict.replace("        customProperties:\n      - name", "      - name"), "draft")
+    assert made.column("image_mode").enum == ("RGB",)
 
 
 REFUSED = {

@@ -5,6 +5,7 @@ import re
 import jsonschema
 import pytest
 import yaml
+from PIL import Image
 
 from data_contracts import registry
 from data_contracts.contract import parse_contract
@@ -15,7 +16,7 @@ from infra.errors import WrongInput
 from infra.progress import Progress
 from infra.store import open_store
 from training.experiment import validate_experiment
-from training.recipe import recipe_names
+from training.recipe import recipe_names, settings_class
 
 CONTRACT = """
 apiVersion: v3.1.0
@@ -29,6 +30,29 @@ schema:
     properties:
       - {name: text, logicalType: string, required: true}
       - {name: label, logicalType: string, required: true}
+"""
+PICTURES = """
+apiVersion: v3.1.0
+kind: DataContract
+id: NAME
+version: 1.0.0
+status: active
+servers:
+  - {server: files, type: custom, path: ., customProperties: [
+      {property: slipway.source, value: images}, {property: slipway.files, value: [pictures.csv]}]}
+schema:
+  - name: pictures
+    properties:
+      - name: image
+        physicalName: file
+        logicalType: string
+        customProperties: [{property: slipway.type, value: image}]
+      - {name: text, logicalType: string, required: true}
+      - {name: label, logicalType: string, required: true}
+customProperties:
+  - {property: slipway.inputs, value: INPUTS}
+  - {property: slipway.label, value: label}
+  - {property: slipway.split, value: {test: 0.2, validation: 0.2}}
 """
 LABEL = "customProperties: [{property: slipway.label, value: label}]\n"
 
@@ -45,9 +69,29 @@ def shop(tmp_path, monkeypatch):
     return store
 
 
-@pytest.mark.parametrize("recipe", recipe_names())
-def test_a_draft_is_a_valid_experiment_and_so_says_the_schema(shop, recipe, tmp_path):
-    text = draft_experiment(shop, recipe, "reviews")
+@pytest.fixture
+def dataset(shop, tmp_path, request):
+    """The name of a dataset with what the recipe `request.param` reads."""
+    reads = settings_class(request.param).reads
+    return request.param, album(shop, tmp_path, reads) if reads.startswith("image") else "reviews"
+
+
+def album(store, folder, reads):
+    """Registers 30 pictures, alone or with their captions as inputs."""
+    rows = [f"{number}.png,picture {number},{'good' if number % 2 else 'bad'}" for number in range(30)]
+    (folder / "pictures.csv").write_text("file,text,label\n" + "\n".join(rows), encoding="utf-8")
+    for number in range(30):
+        Image.new("L", (2, 2), number).save(folder / f"{number}.png")
+    inputs = "[image, text]" if reads == "image-caption" else "[image]"
+    text = PICTURES.replace("NAME", reads).replace("INPUTS", inputs)
+    registry.register(store, parse_contract(text, str(folder / "c.odcs.yaml")), None, Progress("test"))
+    return reads
+
+
+@pytest.mark.parametrize("dataset", recipe_names(), indirect=True)
+def test_a_draft_is_a_valid_experiment_and_so_says_the_schema(shop, dataset, tmp_path):
+    recipe, name = dataset
+    text = draft_experiment(shop, recipe, name)
     (tmp_path / "drafted.yaml").write_text(text, encoding="utf-8")
     assert load_config("drafted").recipe == recipe
     body = {name: value for name, value in yaml.safe_load(text).items() if value is not None}
@@ -56,9 +100,9 @@ def test_a_draft_is_a_valid_experiment_and_so_says_the_schema(shop, recipe, tmp_
         jsonschema.validate({**body, "training": {"epoch": 1}}, experiment_schema(recipe))
 
 
-@pytest.mark.parametrize("recipe", recipe_names())
-def test_uncommenting_the_defaults_changes_nothing(shop, recipe):
-    text = draft_experiment(shop, recipe, "reviews")
+@pytest.mark.parametrize("dataset", recipe_names(), indirect=True)
+def test_uncommenting_the_defaults_changes_nothing(shop, dataset):
+    text = draft_experiment(shop, *dataset)
     body = yaml.safe_load(text)
     uncommented = re.sub(r"(?m)^  #(?=\w+: (?!EXPERIMENT))", "  ", text)
     shown = yaml.safe_load(uncommented)
@@ -81,3 +125,19 @@ def test_a_recipe_that_needs_a_label_is_refused_on_data_without(shop):
         draft_experiment(shop, "text_classifier", "unlabelled")
     with pytest.raises(WrongInput, match="text_classifier"):
         draft_experiment(shop, "text_classifer", "reviews")
+
+
+def test_a_recipe_of_pictures_is_refused_on_data_without_its_columns(shop, tmp_path):
+    alone, captioned = album(shop, tmp_path, "image"), album(shop, tmp_path, "image-caption")
+    way_out = "`slipway data draft FOLDER` writes such a contract of a folder with pictures and a list of files and"
+    for name, found in ((alone, "image"), ("reviews", "text")):
+        with pytest.raises(
+            WrongInput, match=rf"slipway\.inputs is {found}; clip needs one image column .*{way_out} captions"
+        ):
+            draft_experiment(shop, "clip", name)
+    for recipe in ("cnn", "vit"):
+        for name, found in ((captioned, "image, text"), ("reviews", "text")):
+            with pytest.raises(WrongInput, match=rf"slipway\.inputs names {found}; a recipe .*{way_out} labels"):
+                draft_experiment(shop, recipe, name)
+        with pytest.raises(WrongInput, match="names no label"):
+            draft_experiment(shop, recipe, "unlabelled")
