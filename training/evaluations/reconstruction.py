@@ -50,7 +50,8 @@ def _perplexity(columns: "Mapping[str, np.ndarray]", block: "np.ndarray") -> "np
     codes, size = columns["codes"].astype(np.int64), int(columns["codebook_size"][0])
     rows = np.arange(len(codes))[:, None] * size
     uses = np.bincount((rows + codes).reshape(-1), minlength=len(codes) * size).reshape(len(codes), size)
-    shares = (block @ uses) / (block.sum(1, keepdims=True) * codes.shape[1])  # (B, codes)
+    # Floating point, exact at such counts: numpy multiplies matrices of integers without BLAS, in minutes.
+    shares = (block.astype(float) @ uses.astype(float)) / (block.sum(1, keepdims=True) * codes.shape[1])  # (B, codes)
     nats = -(shares * np.log(np.where(shares > 0, shares, 1))).sum(1)
     return np.exp(nats) / size
 
