@@ -56,9 +56,10 @@ def test_every_link_leads_to_a_file(file):
     assert [target for target in linked if not (ROOT / target).exists()] == []
 
 
-def test_the_figures_are_those_of_the_records():
-    asked = re.escape("figures: begin (slipway recipes verify --text --image-text --markdown)")
-    shown = re.search(rf"<!-- {asked} -->\n(.*?)<!--", README, re.DOTALL)
-    assert shown, "README.md has no table of figures"
-    wanted = figures_table.markdown(goals.verify(["text", "image-text"]))
-    assert shown[1].strip() == wanted, "paste what `slipway recipes verify --text --image-text --markdown` prints"
+@pytest.mark.parametrize(("page", "group"), [("README.md", "text"), ("docs/pictures.md", "image-text")])
+def test_the_figures_are_those_of_the_records(page, group):
+    asked = re.escape(f"figures: begin (slipway recipes verify --{group} --markdown)")
+    shown = re.search(rf"<!-- {asked} -->\n(.*?)<!--", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert shown, f"{page} has no table of figures"
+    wanted = figures_table.markdown(goals.verify([group]))
+    assert shown[1].strip() == wanted, f"paste what `slipway recipes verify --{group} --markdown` prints"
