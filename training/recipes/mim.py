@@ -117,6 +117,7 @@ class Recipe(task.Recipe):
         embeddings.patch_embeddings.projection._is_hf_initialized = False
         embeddings.initialize_weights()
         model.decoder.initialize_weights(embeddings.patch_embeddings.num_patches)
+        torch.nn.init.zeros_(model.decoder.decoder_pred.weight)  # the loss begins where nothing is guessed
         return MaskedAutoencoder(model, self._start(model))
 
     @torch.no_grad()
