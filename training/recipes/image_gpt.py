@@ -4,8 +4,8 @@ Paper: Chen et al., "Generative pretraining from pixels", ICML 2020, §2.1 (the 
 How ours differs: tokens are the codes of a `dvae` trained before (`from: dvae`) and not clustered colours, so a picture
 is 16 to 256 tokens long and not 1,024 and more; positions are learned one by one.
 Command: slipway train digits-image-gpt
-Hardware and time: not yet measured: slipway recipes verify --image-text.
-Expected: not yet measured.
+Hardware and time: the record of digits-image-gpt; two minutes on a core.
+Expected: of digits completed from the upper half a classifier names 66 % as what they were (by chance 10 %).
 """
 
 from collections.abc import Callable, Mapping, Sequence
