@@ -7,21 +7,13 @@ from typing import Any
 import yaml
 
 from data_contracts import registry
-from data_contracts.contract import Contract
 from data_contracts.profile import read_profile
 from flows.config import default_gates
 from infra.errors import WrongInput
 from infra.store import Store
 from training.evaluation import load_kind
 from training.experiment import Scaling, Training, validate_experiment
-from training.recipe import (
-    ImageClassifierSettings,
-    PatchSettings,
-    RecipeSettings,
-    recipe_path,
-    recipe_summary,
-    settings_class,
-)
+from training.recipe import RecipeSettings, recipe_path, recipe_summary, settings_class
 
 WIDTH = 118
 CHOSEN = {"batch_size": 32, "learning_rate": 1e-3}
@@ -41,7 +33,7 @@ def draft_experiment(store: Store, recipe: str, reference: str) -> str:
             f"dataset {version.ref}: its contract names no label, which recipe '{recipe}' needs; add the custom "
             "property slipway.label and register again"
         )
-    _refuse_columns(recipe, kind, contract)
+    kind.check_columns(contract)
     needed = [role for role, meaning in kind.roles.items() if meaning.startswith("required")]
     lines = [
         f"# {recipe_summary(recipe)}",
@@ -65,25 +57,6 @@ def draft_experiment(store: Store, recipe: str, reference: str) -> str:
     if not needed:
         validate_experiment({"name": "draft", **yaml.safe_load(text)}, f"draft of {recipe}")
     return text
-
-
-def _refuse_columns(recipe: str, kind: type[RecipeSettings], contract: Contract) -> None:
-    """What the recipe itself would say when preparing. Raises WrongInput for a dataset without its columns."""
-    try:
-        if recipe == "clip":
-            from training.recipes.clip import columns_of  # imports torch, as the next
-
-            columns_of(contract)
-        elif issubclass(kind, (ImageClassifierSettings, PatchSettings)):
-            from training.image_classifier import image_input
-
-            image_input(contract)
-    except WrongInput as error:
-        pictures = "files and captions" if recipe == "clip" else "files and labels"
-        raise WrongInput(
-            f"{error}; `slipway data draft FOLDER` writes such a contract of a folder with pictures and a list of "
-            f"{pictures}"
-        ) from None
 
 
 def _roles(kind: type[RecipeSettings], needed: list[str]) -> list[str]:

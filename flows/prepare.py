@@ -55,6 +55,7 @@ def prepare_step(settings: Settings, experiment: Experiment, needs: tuple[str, .
         version = registry.resolve(store, dataset_ref(experiment, outputs))
         registry.refresh(store, version)
         contract = registry.contract_of(store, version)
+        kind.check_columns(contract)
         folders = {role: source.local(settings, outputs) for role, source in sources.items()}
         recipe = load_recipe(experiment.recipe).Recipe(experiment.recipe_settings, folders)
         splits = {name: registry.read_split(store, version, name) for name in ("train", "validation", "test")}

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from infra.errors import WrongInput
 from training import task
+from training.columns import image_alone
 from training.images import ImageFile, augment, png_text, read_image, table_images, to_tensor, write_images
 from training.model import label_answers
 from training.randomness import SampleKeys
@@ -65,7 +66,7 @@ class ImageClassifierRecipe(task.Recipe):
     def prepare(self, splits: Mapping[str, Any], contract: Any, folder: Path, say: Callable[[str], None]) -> None:
         if contract.label is None:
             raise WrongInput(f"contract {contract.name}: names no slipway.label; telling pictures apart needs one")
-        image = image_input(contract)
+        image = image_alone(contract)
         labels = sorted({str(value) for value in splits["train"][contract.label].to_pylist() if value is not None})
         if len(labels) < 2:
             raise WrongInput(f"dataset {contract.name}: column '{contract.label}' has {len(labels)} value; 2 needed")
@@ -129,16 +130,6 @@ class ImageClassifierRecipe(task.Recipe):
 
 LIBRARIES = ("torch", "transformers", "safetensors", "pillow")
 """What answering needs."""
-
-
-def image_input(contract: Any) -> str:
-    """The one picture among a contract's inputs. Raises WrongInput for none, or for more inputs than that."""
-    if len(contract.inputs) != 1 or contract.inputs[0] not in contract.images:
-        raise WrongInput(
-            f"contract {contract.name}: slipway.inputs names {', '.join(contract.inputs)}; a recipe of pictures reads "
-            "one column with slipway.type: image"
-        )
-    return contract.inputs[0]
 
 
 def example_text(size: int) -> str:

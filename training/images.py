@@ -1,4 +1,4 @@
-"""Images as pixels: a dataset's and a request's by one set of rules, memory-mapped files, augmentation, grids to see.
+"""Images as pixels: a dataset's and a request's by one set of rules, memory-mapped files, augmentation.
 
 However a picture comes, it becomes `size x size x channels` bytes so: what is transparent shows white; a palette and
 CMYK become RGB, and so does grey where three channels are asked; colour becomes grey by luma (ITU-R 601-2) where one
@@ -10,7 +10,7 @@ import base64
 import binascii
 import io
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,7 +127,7 @@ def _opened(value: Any) -> "Image.Image":
     if isinstance(value, Image.Image):
         return value
     if isinstance(value, np.ndarray):
-        return _of_array(value)
+        return of_array(value)
     if isinstance(value, Path):
         if not value.is_file():
             raise WrongInput(f"{value} is no file")
@@ -170,7 +170,8 @@ def _decoded(body: bytes) -> "Image.Image":
         raise WrongInput(f"{len(body):,} bytes cannot be decoded ({error})") from None
 
 
-def _of_array(array: np.ndarray) -> "Image.Image":
+def of_array(array: np.ndarray) -> "Image.Image":
+    """array: (H, W) or (H, W, 1 | 3 | 4), uint8, or uint16 without colour. Raises WrongInput for any other."""
     from PIL import Image
 
     flat = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
@@ -217,7 +218,7 @@ def _squared(image: "Image.Image") -> "Image.Image":
 def png_text(array: np.ndarray) -> str:
     """A picture as a request writes it: base64 text of a PNG, nothing lost. array: as `table_arrays` gives it."""
     body = io.BytesIO()
-    _of_array(array).save(body, "PNG")
+    of_array(array).save(body, "PNG")
     return base64.b64encode(body.getvalue()).decode()
 
 
@@ -280,73 +281,3 @@ def _sampled(pixels: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nd
     upper = pixels[one, top, left] * (1 - across) + pixels[one, top, right] * across
     lower = pixels[one, below, left] * (1 - across) + pixels[one, below, right] * across
     return np.round(upper * (1 - down) + lower * down).astype(np.uint8)
-
-
-def png_grid(
-    rows: Sequence[Sequence[np.ndarray]],
-    captions: Sequence[Sequence[str]] | None = None,
-    titles: Sequence[str] | None = None,
-    side: int = 64,
-) -> bytes:
-    """A PNG of rows of pictures, each (H, W) or (H, W, C) uint8, captions: one below each; titles: one above each row.
-
-    side: pixels that a picture is drawn with at least; small ones are enlarged by a whole factor, unsmoothed. A caption
-    has three lines, a title two; what is longer ends in dots.
-    """
-    from PIL import Image, ImageDraw, ImageFont
-
-    font, line, gap = ImageFont.load_default(11), 15, 6
-    pictures = [[_enlarged(picture, side) for picture in row] for row in rows]
-    wide = max((picture.width for row in pictures for picture in row), default=side)
-    high = max((picture.height for row in pictures for picture in row), default=side)
-    width = max((len(row) for row in rows), default=1) * (wide + gap) + gap
-    below = [[_lines(text, wide, 3, font.getlength) for text in row] for row in captions or []]
-    above = [_lines(text, width - 2 * gap, 2, font.getlength) for text in titles or []]
-    head = line * max(map(len, above), default=0)
-    pitch = head + high + line * max((len(lines) for row in below for lines in row), default=0) + gap
-    out = Image.new("RGB", (width, max(len(rows), 1) * pitch + gap), "white")
-    draw = ImageDraw.Draw(out)
-
-    def write(lines: Sequence[str], x: int, y: int) -> None:
-        for place, text in enumerate(lines):
-            draw.text((x, y + place * line), text, "black", font=font)
-
-    for place, row in enumerate(pictures):
-        top = gap + place * pitch
-        write(above[place] if place < len(above) else (), gap, top)
-        for column, picture in enumerate(row):
-            left = gap + column * (wide + gap)
-            out.paste(picture, (left, top + head))
-            if place < len(below) and column < len(below[place]):
-                write(below[place][column], left, top + head + high)
-    body = io.BytesIO()
-    out.save(body, "PNG", optimize=True)
-    return body.getvalue()
-
-
-def _enlarged(picture: np.ndarray, side: int) -> "Image.Image":
-    from PIL import Image
-
-    image = _of_array(picture).convert("RGB")
-    factor = max(1, -(-side // max(image.size)))
-    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-
-
-def _lines(text: str, room: int, most: int, length: Callable[[str], float]) -> list[str]:
-    """By words, as Pillow's ImageText.wrap, which raises where a word is longer than a line."""
-    lines = [""]
-    for word in text.split():
-        joined = f"{lines[-1]} {word}".strip()
-        if lines[-1] and length(joined) > room and len(lines) < most:
-            lines.append(word)
-        else:
-            lines[-1] = joined
-    return [_fitting(line, room, length) for line in lines]
-
-
-def _fitting(text: str, room: int, length: Callable[[str], float]) -> str:
-    if length(text) <= room:
-        return text
-    while text and length(f"{text}...") > room:
-        text = text[:-1]
-    return f"{text}..."

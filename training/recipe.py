@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from infra import artifacts
 from infra.errors import WrongInput, choices
 from infra.store import Store
+from training import columns
 
 if TYPE_CHECKING:
     import pyarrow
@@ -46,6 +47,11 @@ class RecipeSettings(BaseModel):
     """Those that what is learned depends on: another version of one trains again."""
     evaluates: ClassVar[str] = ""
     """The kind of evaluation its models get ("classification"); empty: only the loop's own validation metrics."""
+
+    @staticmethod
+    def check_columns(contract: Any) -> None:
+        """Raises WrongInput for a contract whose columns the recipe cannot read, by the rules of training.columns."""
+        columns.no_images(contract)
 
     @property
     def additive(self) -> bool:
@@ -138,6 +144,10 @@ class ImageSettings(RecipeSettings):
     libraries: ClassVar[tuple[str, ...]] = ("torch", "numpy", "pillow")
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"image_size": 8}}
 
+    @staticmethod
+    def check_columns(contract: Any) -> None:
+        columns.one_image(contract)
+
     image_size: int = prepared_by(28, ge=4, le=1024)
     """Side in pixels that every picture is brought to."""
     channels: Literal[1, 3] = prepared_by(1)
@@ -172,6 +182,10 @@ class PatchSettings(ImageSettings):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {"image_size": 8, "patch_size": 2, "hidden_size": 32, "num_layers": 2, "intermediate_size": 64}
     }
+
+    @staticmethod
+    def check_columns(contract: Any) -> None:
+        columns.image_alone(contract)
 
     patch_size: int = Field(4, ge=1, le=256)
     """Side in pixels of the squares that a picture is cut into; unused with `from.base`, as are the next four."""
@@ -214,6 +228,10 @@ class ImageClassifierSettings(ImageSettings, FewLabels):
     """The settings of recipes that tell what a picture shows."""
 
     evaluates: ClassVar[str] = "classification"
+
+    @staticmethod
+    def check_columns(contract: Any) -> None:
+        columns.image_alone(contract)
 
     augmentation: Augmentation = Augmentation()
     label_smoothing: float = Field(0.0, ge=0, lt=1)
@@ -281,15 +299,15 @@ def recipe_summary(name: str) -> str:
 def settings_class(name: str) -> type[RecipeSettings]:
     """The recipe's `Settings`, without running the rest of its file: that imports torch, which takes seconds.
 
-    What is run of the file: its class `Settings`, its imports from the standard library, pydantic and this module, and
-    another recipe's `Settings` where it imports them to add to them.
+    What is run of the file: its class `Settings`, its imports from the standard library, pydantic, this module and
+    training.columns, and another recipe's `Settings` where it imports them to add to them.
     """
     path = recipe_path(name)
     kept: list[ast.stmt] = []
     namespace: dict[str, Any] = {"__name__": f"training.recipes.{name}"}
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         module = (isinstance(node, ast.ImportFrom) and node.module) or ""
-        light = module in ("typing", "pydantic", "training.recipe")
+        light = module in ("typing", "pydantic", "training.recipe", "training.columns")
         if light or (isinstance(node, ast.ClassDef) and node.name == "Settings"):
             kept.append(node)
         elif isinstance(node, ast.ImportFrom) and module.startswith("training.recipes."):

@@ -11,6 +11,7 @@ from torch import nn
 
 from infra.errors import WrongInput
 from training import task
+from training.columns import one_image
 from training.evaluation import Picture
 from training.images import ImageFile, png_text, read_image, table_images, to_pixels, to_tensor, write_images
 from training.recipe import CodecSettings
@@ -47,18 +48,14 @@ class Recipe(task.Recipe):
     settings: CodecSettings
 
     def prepare(self, splits: Mapping[str, Any], contract: Any, folder: Path, say: Callable[[str], None]) -> None:
-        columns = [name for name in contract.inputs if name in contract.images]
-        if len(columns) != 1:
-            raise WrongInput(
-                f"contract {contract.name}: {len(columns)} of its slipway.inputs are images; this recipe reads one"
-            )
+        image = one_image(contract)
         size, channels = self.settings.image_size, self.settings.channels
-        pixels = {name: table_images(splits[name], columns[0], size, channels) for name in SPLITS}
+        pixels = {name: table_images(splits[name], image, size, channels) for name in SPLITS}
         for name in SPLITS:
             write_images(folder / f"{name}.arrow", pixels[name], {"row_id": splits[name]["row_id"]})
         mean, scale = _centre(pixels["train"])
         np.save(folder / "mean.npy", mean)
-        write_json(folder / "report.json", {"input": columns[0], "scale": scale})
+        write_json(folder / "report.json", {"input": image, "scale": scale})
 
     def open(self, folder: Path) -> None:
         self.folder = folder

@@ -28,7 +28,7 @@ def write_grid(out: Path, inputs: Sequence[str], answers: Sequence[Mapping[str, 
     import numpy as np
     from PIL import Image
 
-    from training.images import png_grid
+    from training.picture_grid import png_grid
 
     if any("image" not in answer for answer in answers):
         raise WrongInput(f"--out {out}: {model} draws nothing; a file of answers is written for --file")

@@ -19,7 +19,7 @@ from flows.promotion.decisions import champion
 from infra import artifacts
 from infra.digests import digest_bytes
 from tests.flows.conftest import CONTRACT
-from training.images import png_grid
+from training.picture_grid import png_grid
 
 HOSTILE = [
     "<script>alert('owned')</script>",

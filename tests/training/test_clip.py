@@ -218,7 +218,7 @@ def test_a_picture_without_a_caption_is_refused_by_its_row(empty: str | None, tm
 
 def test_data_without_pairs_or_with_one_caption_are_refused(tmp_path: Path) -> None:
     table = EXAMPLES["image-caption"](5, 1)
-    with pytest.raises(WrongInput, match="clip needs one image column and one text column"):
+    with pytest.raises(WrongInput, match=r"reads one column with slipway\.type: image and one of texts"):
         prepare(tmp_path, table, CONTRACTS["image"])
     same = table.set_column(table.column_names.index("caption"), "caption", pa.array(["a thing"] * 5))
     with pytest.raises(WrongInput, match="says 1 different thing"):

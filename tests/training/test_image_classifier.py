@@ -136,8 +136,8 @@ def test_a_contract_without_one_picture_as_input_is_refused(name: str, tmp_path:
     splits = dict.fromkeys(("train", "validation", "test"), images(20, 1))
     two = CONTRACTS["image-caption"]
     for contract, said in (
-        (two, "slipway.inputs names image, caption; a recipe of pictures reads one column"),
-        (ExampleContract(inputs=("caption",), images=("image",)), "slipway.inputs names caption"),
+        (two, "slipway.inputs is image, caption; this recipe reads one column"),
+        (ExampleContract(inputs=("caption",), images=("image",)), "slipway.inputs is caption"),
     ):
         recipe = load_recipe(name).Recipe(kind(**kind.presets["tiny"]), {})
         with pytest.raises(WrongInput, match=said):

@@ -17,7 +17,6 @@ from training.examples import images
 from training.images import (
     ImageFile,
     augment,
-    png_grid,
     read_image,
     table_arrays,
     table_images,
@@ -25,6 +24,7 @@ from training.images import (
     to_tensor,
     write_images,
 )
+from training.picture_grid import png_grid
 from training.randomness import SampleKeys
 
 

@@ -119,7 +119,8 @@ def answer(predictor: Any, asked: Asked) -> "tuple[list[str], pyarrow.Table]":
 
 def _mistakes(asked: Asked, table: "pyarrow.Table") -> list[Picture]:
     """The pictures that the model was surest of and wrong."""
-    from training.images import png_grid, read_image, table_arrays
+    from training.images import read_image, table_arrays
+    from training.picture_grid import png_grid
 
     answers = table.select(["label", "prediction", "confidence"]).to_pylist()
     wrong = [row for row, one in enumerate(answers) if one["label"] != one["prediction"]]

@@ -321,7 +321,7 @@ def _pictures(
     drawn: Mapping[str, Any] | None,
 ) -> list[Picture]:
     """Captions and what was drawn by them; what was given, completed and the original."""
-    from training.images import png_grid
+    from training.picture_grid import png_grid
 
     lines, wide = SHOWN
     found = []
@@ -345,7 +345,7 @@ def _beside_nearest(
     """The pictures that are nearest to a training picture, each with that one at its right."""
     import numpy as np
 
-    from training.images import png_grid
+    from training.picture_grid import png_grid
 
     worst = np.argsort(distances, kind="stable")[: SHOWN[0] * 4]
     cells = [(pictures[one], train[which[one]], distances[one]) for one in worst]

@@ -274,7 +274,8 @@ def draw(
     its caption found. pictures: (H, W) or (H, W, C) uint8; the rest as `rank_both` has it."""
     import numpy as np
 
-    from training.images import png_grid, read_image
+    from training.images import read_image
+    from training.picture_grid import png_grid
     from training.retrieval_matrix import draw_matrix
 
     firsts = np.unique(numbers, return_index=True)[1]

@@ -195,7 +195,7 @@ def _side_by_side(
     """Some pictures and the worst ones, above what the model and the baseline leave of them."""
     import numpy as np
 
-    from training.images import png_grid
+    from training.picture_grid import png_grid
 
     some = np.unique(np.linspace(0, len(own) - 1, min(SHOWN, len(own))).round().astype(int))
     worst = np.argsort(-errors, kind="stable")[:SHOWN]

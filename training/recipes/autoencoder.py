@@ -22,7 +22,8 @@ from torch import nn
 from training import task
 from training.convolutions import blocks_of, decoder, encoder
 from training.evaluation import Picture
-from training.images import png_grid, to_pixels, to_tensor
+from training.images import to_pixels, to_tensor
+from training.picture_grid import png_grid
 from training.randomness import SampleKeys, stream_seed
 from training.recipe import CodecSettings
 from training.reconstruction import PICTURES_AT_ONCE, Codec, ReconstructionTask, Reconstructor

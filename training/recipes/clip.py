@@ -22,6 +22,7 @@ from torch.distributed.tensor import DTensor
 
 from infra.errors import WrongInput
 from training import task
+from training.columns import image_and_caption
 from training.encoders import build_encoder, load_pretrained, save_pretrained
 from training.image_classifier import example_text
 from training.image_text import GROUP, Clip, ImageTower, embed_pictures, project
@@ -64,6 +65,10 @@ class Settings(ImageSettings, EncoderSettings):
         }
     }
 
+    @staticmethod
+    def check_columns(contract: Any) -> None:
+        image_and_caption(contract)
+
     image_width: int = Field(32, ge=4, le=1024)
     """Channels of the image tower's first stage; each stage has half the side and twice the channels."""
     image_stages: int = Field(3, ge=1, le=6)
@@ -99,7 +104,7 @@ class Recipe(task.Recipe):
 
     def prepare(self, splits: Mapping[str, Any], contract: Any, folder: Path, say: Callable[[str], None]) -> None:
         settings = self.settings
-        image, caption = columns_of(contract)
+        image, caption = image_and_caption(contract)
         known: dict[str, int] = {}
         row_ids: list[str] = []
         report: dict[str, Any] = {"image": image, "caption": caption, "labels": []}
@@ -230,18 +235,6 @@ class Recipe(task.Recipe):
 def of_settings(settings: Settings, text: Any) -> Clip:
     image = ImageTower(settings.channels, settings.image_width, settings.image_stages, settings.image_blocks)
     return Clip(image, text, settings.embedding_size, settings.temperature, settings.freeze_text)
-
-
-def columns_of(contract: Any) -> tuple[str, str]:
-    """The image column and the caption column among the inputs. Raises WrongInput where they are not one of each."""
-    images = [name for name in contract.inputs if name in contract.images]
-    texts = [name for name in contract.inputs if contract.column(name).type == "string"]
-    if len(images) != 1 or len(texts) != 1 or len(contract.inputs) != 2:
-        raise WrongInput(
-            f"contract {contract.name}: slipway.inputs is {', '.join(contract.inputs)}; clip needs one image column "
-            "and one text column, its caption (sources idx and digits make one: slipway.caption)"
-        )
-    return images[0], texts[0]
 
 
 class ClipPredictor(task.Predictor):

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from infra.errors import WrongInput
 from training import task
+from training.columns import image_and_caption
 from training.drawing import chances
 from training.image_tokens import ImageLanguageModel, as_tokens, build_model
 from training.randomness import SampleKeys
@@ -52,6 +53,10 @@ class Settings(ImageGptSettings):
         "base": {**ImageGptSettings.presets["base"], "vocab_size": 16384, "text_length": 256},
     }
 
+    @staticmethod
+    def check_columns(contract: Any) -> None:
+        image_and_caption(contract)
+
     vocab_size: int = prepared_by(1024, ge=260, le=1_000_000)
     """Entries of the vocabulary of byte pairs trained here; unused with `from.tokenizer`."""
     text_length: int = prepared_by(32, ge=4, le=1024)
@@ -73,14 +78,9 @@ class Recipe(image_gpt.Recipe):
     def captions(
         self, splits: Mapping[str, Any], contract: Any, folder: Path, say: Callable[[str], None]
     ) -> tuple[dict[str, Tokens], dict[str, Any]]:
-        columns = [name for name in contract.inputs if name not in contract.images]
-        if len(columns) != 1:
-            raise WrongInput(
-                f"contract {contract.name}: slipway.inputs names {len(columns)} columns beside the image; dalle reads "
-                "one caption"
-            )
+        _, column = image_and_caption(contract)
         texts = {
-            name: [normalised(text or "") for text in splits[name][columns[0]].to_pylist()] for name in image_gpt.SPLITS
+            name: [normalised(text or "") for text in splits[name][column].to_pylist()] for name in image_gpt.SPLITS
         }
         if "tokenizer" in self.sources:
             tokenizer = load_tokenizer(self.sources["tokenizer"])
@@ -107,7 +107,7 @@ class Recipe(image_gpt.Recipe):
                 say(f"{shortening:,} of {len(ids):,} {name} captions cut to {self.settings.text_length} tokens")
         layout = {"text_vocabulary": tokenizer.get_vocab_size(), "text_length": self.settings.text_length, "end": end}
         words = sorted({word for text in texts["train"] for word in words_of(text)})
-        return encoded, {"layout": layout, "caption": columns[0], "words": words, **told}
+        return encoded, {"layout": layout, "caption": column, "words": words, **told}
 
     def batch(self, split: str, index: np.ndarray, keys: SampleKeys) -> task.Batch:
         chance = keys.uniform("caption left out", np.ones_like(index))

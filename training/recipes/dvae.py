@@ -22,7 +22,7 @@ from training import task
 from training.codebook import Codebook, CodeCodec
 from training.convolutions import blocks_of
 from training.evaluation import Picture
-from training.images import png_grid
+from training.picture_grid import png_grid
 from training.randomness import SampleKeys
 from training.recipe import CodecSettings
 from training.reconstruction import Recipe as ReconstructionRecipe

@@ -22,6 +22,7 @@ from torch.nn import functional
 from infra.errors import WrongInput
 from training import task
 from training.attention import Boundaries, use_packed_attention
+from training.columns import one_text
 from training.encoders import load_pretrained, save_pretrained
 from training.generation import Sampling, go_on
 from training.randomness import SampleKeys, stream_seed
@@ -61,6 +62,10 @@ class Settings(RecipeSettings):
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {"tokens": "characters", "block_size": 24, "hidden_size": 32, "num_layers": 2, "new_tokens": 30}
     }
+
+    @staticmethod
+    def check_columns(contract: Any) -> None:
+        one_text(contract)
 
     tokens: Literal["bpe", "characters"] = prepared_by("bpe")
     """What a token is where the tokenizer is trained here; unused with one that is given, as is the next."""
@@ -116,11 +121,7 @@ class Recipe(task.Recipe):
     settings: Settings
 
     def prepare(self, splits: Mapping[str, Any], contract: Any, folder: Path, say: Callable[[str], None]) -> None:
-        if len(contract.inputs) != 1:
-            raise WrongInput(
-                f"contract {contract.name}: slipway.inputs names {len(contract.inputs)} columns; gpt reads one"
-            )
-        (column,) = contract.inputs
+        column = one_text(contract)
         texts = {name: [text or "" for text in splits[name][column].to_pylist()] for name in SPLITS}
         tokenizer = self.tokenizer(texts["train"], say)
         tokenizer.save(str(folder / "tokenizer.json"))

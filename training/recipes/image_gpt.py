@@ -19,6 +19,7 @@ from infra.digests import digest_bytes
 from infra.errors import WrongInput
 from training import task
 from training.codebook import Codebook
+from training.columns import one_image
 from training.drawing import Drawer, answer_of, chances
 from training.generation import Sampling
 from training.image_tokens import (
@@ -59,6 +60,10 @@ class Settings(RecipeSettings):
         "base": {"hidden_size": 512, "num_layers": 24, "num_heads": 8},
     }
 
+    @staticmethod
+    def check_columns(contract: Any) -> None:
+        one_image(contract)
+
     hidden_size: int = Field(128, ge=8, le=8192)
     """Width of the model."""
     num_layers: int = Field(4, ge=1, le=96)
@@ -94,22 +99,18 @@ class Recipe(task.Recipe):
             raise WrongInput(f"from.dvae: is missing; {self.name} learns the codes of a trained dvae")
 
     def prepare(self, splits: Mapping[str, Any], contract: Any, folder: Path, say: Callable[[str], None]) -> None:
-        columns = [name for name in contract.inputs if name in contract.images]
-        if len(columns) != 1:
-            raise WrongInput(
-                f"contract {contract.name}: slipway.inputs names {len(columns)} images; {self.name} reads one"
-            )
+        image = one_image(contract)
         codebook = Codebook.load(self.sources["dvae"])
         texts, told = self.captions(splits, contract, folder, say)
         for name in SPLITS:
             say(f"encoding the pictures of {name}")
-            pixels = table_images(splits[name], columns[0], codebook.image_size, codebook.channels)
+            pixels = table_images(splits[name], image, codebook.image_size, codebook.channels)
             codes = encode_pictures(codebook, pixels)
             write_tokens(
                 folder / f"{name}.arrow", texts[name], {"row_id": splits[name]["row_id"], "codes": _column(codes)}
             )
         layout = {"codes": codebook.codes, "grid": codebook.grid, **told.pop("layout")}
-        body = {"image": columns[0], "codebook": codebook.digest, "layout": layout, **told}
+        body = {"image": image, "codebook": codebook.digest, "layout": layout, **told}
         write_json(folder / "report.json", body)
 
     def captions(

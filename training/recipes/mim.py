@@ -18,7 +18,8 @@ import torch
 from pydantic import Field
 
 from training import task
-from training.image_classifier import AT_ONCE, LIBRARIES, SPLITS, example_text, image_input
+from training.columns import image_alone
+from training.image_classifier import AT_ONCE, LIBRARIES, SPLITS, example_text
 from training.images import ImageFile, augment, read_image, table_images, to_tensor, write_images
 from training.randomness import SampleKeys
 from training.recipe import Augmentation, PatchSettings
@@ -73,7 +74,7 @@ class Recipe(task.Recipe):
     settings: Settings
 
     def prepare(self, splits: Mapping[str, Any], contract: Any, folder: Path, say: Callable[[str], None]) -> None:
-        image = image_input(contract)
+        image = image_alone(contract)
         for name in SPLITS:
             say(f"{splits[name].num_rows:,} {name} pictures")
             pixels = table_images(splits[name], image, self.settings.image_size, self.settings.channels)

@@ -12,7 +12,7 @@ Expected: the index finds 99 % of the ten nearest passages; how well the order s
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from infra.errors import WrongInput
+from training.columns import one_text
 from training.pairs import Pairs, Pool, neighbours
 from training.recipe import prepared_by
 from training.recipes import sentence_embedding
@@ -23,6 +23,11 @@ class Settings(EmbeddingSettings):
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {**EmbeddingSettings.presets["tiny"], "passage_words": 6}}
     reads: ClassVar[str] = "text"
     evaluates: ClassVar[str] = "retrieval"
+
+    @staticmethod
+    def check_columns(contract: Any) -> None:
+        one_text(contract)
+
     loss: Literal["triplet", "in_batch"] = prepared_by("in_batch")
     """triplet: a passage is nearer to the next one than to another, by a margin. in_batch: of all next passages in the
     batch, which is its own?"""
@@ -36,11 +41,7 @@ class Recipe(sentence_embedding.Recipe):
     settings: Settings
 
     def check(self, contract: Any) -> None:
-        if len(contract.inputs) != 1:
-            raise WrongInput(
-                f"contract {contract.name}: has {len(contract.inputs)} input columns; text_search needs one of texts; "
-                "recipe sentence_embedding learns from pairs"
-            )
+        one_text(contract)
 
     def pairs_of(self, table: Any, inputs: Sequence[str], label: str | None, pool: Pool) -> Pairs:
         return neighbours(table, inputs[0], self.settings.passage_words, pool)
