@@ -24,7 +24,7 @@ from training.vocabulary import train_bpe, train_characters
 
 
 class OneText:
-    name, inputs, label = "example", ("text",), None
+    name, inputs, images, label = "example", ("text",), (), None
 
 
 def texts(seed: int, count: int = 3, size: int = 700) -> pa.Table:

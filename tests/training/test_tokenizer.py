@@ -31,7 +31,7 @@ def lines() -> list[str]:
 
 
 class Contract:
-    name, inputs = "example", ("text",)
+    name, inputs, images = "example", ("text",), ()
 
 
 def fitted(folder: Path, **settings: Any) -> Path:
