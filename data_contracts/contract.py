@@ -47,6 +47,8 @@ DERIVED = {"width": "integer", "height": "integer", "mode": "string"}
 """Columns that an image column brings: NAME_width and so on."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 """A dataset's or tag's name: a folder in the store and a word in `name@digest`."""
+QUARANTINE_LIMIT = 0.1
+"""Share of quarantined rows above which a version is refused where the contract says no other."""
 
 
 @dataclass(frozen=True, kw_only=True)

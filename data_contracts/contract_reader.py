@@ -5,7 +5,7 @@ from typing import Any
 
 from data_contracts.column_reader import Columns
 from data_contracts.conditions import columns_of
-from data_contracts.contract import NAME, Contract, Split
+from data_contracts.contract import NAME, QUARANTINE_LIMIT, Contract, Split
 from data_contracts.filters import check_filters
 from data_contracts.slices import check_slices
 from data_contracts.source import check_server
@@ -174,7 +174,7 @@ class Reader(Columns):
 
     def quarantine(self, section: dict[str, Any]) -> float:
         self.keys("slipway.quarantine", section, ("limit",))
-        return self.share("slipway.quarantine.limit", section.get("limit", 0.1))
+        return self.share("slipway.quarantine.limit", section.get("limit", QUARANTINE_LIMIT))
 
     def drift(self, section: dict[str, Any]) -> dict[str, Any]:
         self.keys("slipway.drift", section, ("alpha", "effect", "block", "columns"))

@@ -13,8 +13,9 @@ import yaml
 
 from data_contracts import hints
 from data_contracts.contract import parse_contract
+from data_contracts.draft_roles import LONG_TEXT, Seen
 from data_contracts.draft_server import Found, look
-from data_contracts.draft_text import LONG_TEXT, Seen, Text
+from data_contracts.draft_text import Text
 from data_contracts.source import Unreadable, load_source
 from infra.errors import WrongInput
 
