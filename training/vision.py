@@ -34,7 +34,9 @@ def build_vit(settings: Any, base: Path | None) -> Any:
     from transformers import ViTConfig, ViTModel
 
     if base is None:
-        return ViTModel(ViTConfig(**vit_sizes(settings)), add_pooling_layer=False)
+        model = ViTModel(ViTConfig(**vit_sizes(settings)), add_pooling_layer=False)
+        draw_weights(model)
+        return model
     model = load_vit(base, settings.dropout)
     for field, name in (("image_size", "image_size"), ("channels", "num_channels")):
         if (wanted := getattr(model.config, name)) != getattr(settings, field):
@@ -42,6 +44,15 @@ def build_vit(settings: Any, base: Path | None) -> Any:
                 f"settings.{field}: {getattr(settings, field)}, the base was trained on {wanted}; write {wanted}"
             )
     return model
+
+
+@torch.no_grad()
+def draw_weights(model: torch.nn.Module) -> None:
+    """Xavier-uniform weights for linear layers and for patches (He et al., CVPR 2022, appendix A.1, after ViT's own
+    code). transformers' normal of 0.02 is made for a width of 768: narrow transformers learn much slower from it."""
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
+            torch.nn.init.xavier_uniform_(layer.weight.view(len(layer.weight), -1))
 
 
 def load_vit(folder: Path, dropout: float = 0.0) -> Any:

@@ -130,6 +130,16 @@ def test_a_fresh_masked_autoencoder_tells_one_place_from_another(tmp_path: Path)
         assert len(torch.unique(places[0, 1:], dim=0)) == places.shape[1] - 1
 
 
+@pytest.mark.parametrize("name", ["vit", "mim"])
+def test_fresh_weights_are_spread_by_their_width(name: str, tmp_path: Path) -> None:
+    """Xavier-uniform: a deviation of sqrt(2 / (in + out)), which is 0.18 for a width of 32 and not 0.02."""
+    layers = [one for one in open_recipe(name, tmp_path).build().modules() if isinstance(one, torch.nn.Linear)]
+    inner = [one for one in layers if min(one.weight.shape) >= 32]  # neither the head nor what begins at 0
+    assert len(inner) > 8
+    for one in inner:
+        assert float(one.weight.detach().std()) == pytest.approx((2 / sum(one.weight.shape)) ** 0.5, rel=0.1)
+
+
 @pytest.mark.parametrize("name", ["vit", "cnn", "mim"])
 def test_a_contract_without_one_picture_as_input_is_refused(name: str, tmp_path: Path) -> None:
     kind = settings_class(name)

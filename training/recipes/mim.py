@@ -24,7 +24,7 @@ from training.images import ImageFile, augment, read_image, table_images, to_ten
 from training.randomness import SampleKeys
 from training.recipe import Augmentation, PatchSettings
 from training.text import read_json, write_json
-from training.vision import quiet, vit_sizes
+from training.vision import draw_weights, quiet, vit_sizes
 
 
 class Settings(PatchSettings):
@@ -118,6 +118,7 @@ class Recipe(task.Recipe):
         embeddings.patch_embeddings.projection._is_hf_initialized = False
         embeddings.initialize_weights()
         model.decoder.initialize_weights(embeddings.patch_embeddings.num_patches)
+        draw_weights(model)
         torch.nn.init.zeros_(model.decoder.decoder_pred.weight)  # the loss begins where nothing is guessed
         return MaskedAutoencoder(model, self._start(model))
 
