@@ -2,7 +2,8 @@
 
 A source module has
 
-    SERVER: dict[str, type]      keys it takes from the contract's server section (customProperties `slipway.*` too)
+    SERVER: dict[str, type]      keys it takes from the contract's server section (customProperties `slipway.*` too),
+                                 each told of in the text below it, which `slipway sources NAME` shows
     fingerprint(contract, uri, cache) -> dict    what would change if the data did; cheap: sizes, times, versions
     read(contract, uri, cache, progress) -> Iterator[RecordBatch | Unreadable]   in a fixed order
 
@@ -13,9 +14,12 @@ many rows it has); or `files`, a JSON list, where each row is a file of its own.
 `Unreadable`; a file that cannot be opened as what it claims to be is a WrongInput.
 """
 
+import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
+from inspect import cleandoc
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -64,6 +68,22 @@ def load_source(name: str) -> Source:
     if name not in sources():
         raise WrongInput(f"source '{name}': is unknown; {choices(name, sources())}")
     return cast(Source, import_module(f"data_contracts.sources.{name}"))
+
+
+def source_sheet(name: str) -> tuple[str, str]:
+    """What a source's file says: of itself, and of SERVER, the options of a contract's server, each written there as
+    `slipway.OPTION`. Without importing it. Raises WrongInput listing the choices."""
+    if name not in sources():
+        raise WrongInput(f"source '{name}': is unknown; {choices(name, sources())}")
+    module = ast.parse((SOURCES / f"{name}.py").read_text(encoding="utf-8"))
+    options = ""
+    for node, after in pairwise(module.body):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(one, ast.Name) and one.id == "SERVER" for one in targets):
+            match after:
+                case ast.Expr(value=ast.Constant(value=str(text))):
+                    options = cleandoc(text)
+    return ast.get_docstring(module) or "", options
 
 
 HUB = "hf://"

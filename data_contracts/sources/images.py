@@ -43,7 +43,8 @@ SERVER = {
 """path: a folder; files: names or globs below it, of images (default: all) or of the lists that name them; mode: L,
 RGB, RGBA, I;16 or F that every image is converted to (default: the one that keeps what its file holds; what is
 transparent shows white where the mode cannot say it). Columns of class folders: image, label (the folder's name),
-file. In a list, the image column's physicalName is the column that holds the file's name."""
+file. In a list, the image column's physicalName is the column that holds the file's name; encoding, delimiter, quoting
+and columns say how a list of text is read, as for source files."""
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 LISTS = {".csv": read_delimited, ".tsv": read_delimited, ".jsonl": read_jsonl}

@@ -199,17 +199,27 @@ def _short(ref: str) -> str:
 
 
 @click.command()
+@click.argument("name", required=False)
 @as_json
-def sources(as_json: bool) -> None:
-    """The kinds of data source there are.
+def sources(name: str | None, as_json: bool) -> None:
+    """The kinds of data source there are; of one, the options of a contract's server.
 
-    Example: slipway sources
+    Example: slipway sources images
     """
-    from data_contracts.source import SOURCES
+    from data_contracts.source import SOURCES, source_sheet
     from data_contracts.source import sources as names
 
-    document = [{"source": name, "summary": first_line(SOURCES / f"{name}.py")} for name in names()]
-    emit(document, as_json, lambda body: table([[one["source"], one["summary"]] for one in body], ["source", ""]))
+    if name is None:
+        document = [{"source": one, "summary": first_line(SOURCES / f"{one}.py")} for one in names()]
+        emit(document, as_json, lambda body: table([[one["source"], one["summary"]] for one in body], ["source", ""]))
+        return
+    said, options = source_sheet(name)
+    emit({"source": name, "text": said, "options": options}, as_json, _show_source)
+
+
+def _show_source(body: dict[str, Any]) -> None:
+    click.echo(f"{body['text']}\n\nOptions, as custom properties of the contract's server (slipway.OPTION):\n")
+    click.echo(body["options"])
 
 
 COMMANDS = (data, sources)

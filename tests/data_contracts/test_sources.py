@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import yaml
 from PIL import Image
 
 from data_contracts.contract import Contract, parse_contract
-from data_contracts.source import Unreadable, load_source, sources
+from data_contracts.source import Unreadable, load_source, source_sheet, sources
 from infra.errors import SlipwayError, WrongInput
 from infra.store import Store
 
@@ -122,6 +123,19 @@ def read(contract: Contract, uri: str, cache: Path) -> tuple[list[dict[str, Any]
         else:
             good += found.to_pylist()
     return good, bad
+
+
+def test_every_option_of_a_source_is_told_of() -> None:
+    for name in sources():
+        said, options = source_sheet(name)
+        assert said
+        whole = (
+            options + "".join(source_sheet(one)[1] for one in sources()) if name == "s3" else options
+        )  # takes theirs
+        for option in load_source(name).SERVER.keys() - {"path", "format", "columns"}:
+            assert re.search(rf"\b{option}\b", whole), f"{name}: {option}"
+    with pytest.raises(WrongInput, match="'imags': is unknown"):
+        source_sheet("imags")
 
 
 def test_every_source_has_an_example() -> None:
