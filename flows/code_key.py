@@ -22,12 +22,14 @@ NOT_CODE = frozenset(
         "training.feed",
         "training.launch",
         "training.outlook",
+        "training.picture_grid",
         "training.projection",
         "training.recorder",
         "training.run_log",
     }
 )
-"""Progress, tracking and validation of settings: what they pass on is in the step's other ingredients."""
+"""Progress, tracking, pictures for people, and validation of settings: what they pass on is in the step's other
+ingredients."""
 
 
 def code_of(entries: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -1,6 +1,7 @@
 """Pictures side by side with words below and above them, as one PNG: what scorecards, MLflow and `predict` show.
 
-Apart from training.images: how pictures are drawn for people changes nothing that was prepared from them.
+Apart from training.images, and no code that a result depends on (flows.code_key): to draw otherwise trains nothing
+anew.
 """
 
 import io

@@ -87,3 +87,8 @@ def test_modules_left_out_make_no_result() -> None:
         tree = ast.parse((code_key.ROOT / deciding).read_text())
         names = {name for node in ast.walk(tree) for name in code_key._imported(node)}
         assert not names & (NOT_CODE - {"training.experiment"}), deciding
+
+
+def test_how_pictures_are_drawn_for_people_trains_nothing_anew() -> None:
+    found = code_of(["training.recipes.dvae"])
+    assert "training.images" in found and "training.picture_grid" not in found
