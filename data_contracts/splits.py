@@ -12,7 +12,7 @@ import operator
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from infra.errors import WrongInput, choices
 
@@ -57,6 +57,29 @@ def key_columns(contract: "Contract") -> list[str]:
     """The columns that `assign` needs."""
     split = contract.split
     return [split.column] if split.column else [split.group] if split.group else list(contract.inputs)
+
+
+def redrawn(before: "Contract", now: "Contract") -> str | None:
+    """What of a contract draws its splits otherwise than before, as a sentence; None where no row changes its place."""
+    old, new = _drawn(before), _drawn(now)
+    changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    if not changed:
+        return None
+    was, are = (", ".join(f"{name} {found.get(name, 'none')}" for name in changed) for found in (old, new))
+    return (
+        f"splits are drawn anew ({are}; was {was}): rows change places, and a model of an earlier version may have "
+        "trained on what is test now"
+    )
+
+
+def _drawn(contract: "Contract") -> dict[str, Any]:
+    split = contract.split
+    if split.column is not None:
+        return {"column": split.column, "values": split.values}
+    found: dict[str, Any] = {"files": split.files} if split.files else {}
+    if split.test or split.validation:
+        found |= {"by": ", ".join(key_columns(contract)), "test": split.test, "validation": split.validation}
+    return found
 
 
 def keys(table: "pa.Table", columns: Sequence[str]) -> Iterator[str]:

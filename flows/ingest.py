@@ -1,6 +1,7 @@
 """Register: read a dataset's source under its contract, unless the source can say that nothing moved."""
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from data_contracts import registry
 from data_contracts.contract import Contract, load_contract, shipped
 from data_contracts.source import at, load_source
+from data_contracts.splits import redrawn
 from flows.code_key import code_of
 from flows.orchestration import events
 from flows.orchestration.orchestration import Run, run_flow
@@ -73,10 +75,12 @@ def ingest(settings: Settings, contract: Contract, source: str | None) -> tuple[
 def _register(
     settings: Settings, contract: Contract, source: str | None, progress: Progress
 ) -> tuple[registry.Version, bool]:
-    cache = settings.folder / "cache"
-    return registry.register(
-        settings.object_store, contract, source, progress, cache=cache, memory_limit=settings.memory_limit
-    )
+    cache, store = settings.folder / "cache", settings.object_store
+    with suppress(NotFound, SlipwayError):  # none before, or a damaged one, which registering mends
+        before = registry.contract_of(store, registry.resolve(store, contract.name))
+        if said := redrawn(before, contract):
+            progress.tell(said)
+    return registry.register(store, contract, source, progress, cache=cache, memory_limit=settings.memory_limit)
 
 
 def register_step(settings: Settings, experiment: Experiment) -> Step:

@@ -105,3 +105,29 @@ def test_a_command_without_its_group_is_named_with_it(
         main([name, "made.odcs.yaml"])
     (line,) = capsys.readouterr().err.splitlines()
     assert ended.value.code == 2 and f"did you mean 'slipway data {name}'?" in line
+
+
+BOTH = {"slipway.inputs": ["text", "age"]}
+SHARES = {"test": 0.1, "validation": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"slipway.inputs": ["text"]}, "by text; was by text, age"),
+        ({**BOTH, "slipway.split": {**SHARES, "test": 0.2}}, "test 0.2; was test 0.1"),
+        ({**BOTH, "slipway.split": {**SHARES, "group": "age"}}, "by age; was by text, age"),
+        ({**BOTH, "slipway.null": ["", "none"]}, None),
+    ],
+)
+def test_splits_that_are_drawn_anew_are_told_of(folder: Path, setting: dict[str, Any], said: str | None) -> None:
+    """Else what a champion trained on becomes, without a word, what the next model is tested on."""
+
+    def register(settings: dict[str, Any]) -> Result:
+        properties = [{"property": name, "value": value} for name, value in settings.items()]
+        (folder / "made.odcs.yaml").write_text(yaml.safe_dump(DOCUMENT | {"customProperties": properties}))
+        return run("data", "register", "made.odcs.yaml")
+
+    assert "drawn anew" not in register(BOTH).stderr
+    found = register(setting).stderr
+    assert (f"splits are drawn anew ({said}" in found) if said else ("drawn anew" not in found)
