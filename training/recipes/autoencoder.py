@@ -6,8 +6,9 @@ ICML 2021, §4 (one learned deviation of the pixels, so that nothing has to weig
 How ours differs: convolutions with group norm; pixels are Gaussian around what the decoder says, so that the bound can
 be held against the likelihood under probabilistic PCA, the linear model of the same kind.
 Command: slipway train digits-autoencoder ; slipway train digits-vae
-Hardware and time: the experiment's header says what was measured.
-Expected: less error than PCA of the same width; of a VAE a higher bound than PCA's likelihood.
+Hardware and time: three minutes for digits on a core, fourteen for fashion_mnist (docs/pictures.md).
+Expected: less error than PCA of the same width, half of it or less; of a VAE a higher bound than PCA's likelihood: of
+clothes 704 nats against 455.
 """
 
 import math

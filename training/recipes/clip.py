@@ -6,8 +6,9 @@ How ours differs: the image tower is a small residual network (He et al., ECCV 2
 a BERT, or a published encoder (`from.base`), its tokens' mean pooled; pairs with the same caption are no negatives of
 each other, for data where many pictures share one. Negatives are those of the whole batch, gathered with gradient.
 Command: slipway train digits-clip
-Hardware and time: the experiment's header says what was measured.
-Expected: where captions restate labels, zero-shot accuracy near a classifier's; elsewhere recall well above chance.
+Hardware and time: a minute for digits on a core, ten for fashion_mnist or emoji (docs/pictures.md).
+Expected: where captions restate labels, zero-shot accuracy near a classifier's; elsewhere recall well above chance: of
+new emoji 0.70 are found by their names among the first ten of some 400.
 """
 
 from collections.abc import Callable, Mapping, Sequence

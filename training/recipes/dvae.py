@@ -6,9 +6,9 @@ How ours differs: the loss is the squared error, in shares of the training pictu
 likelihood: it is by the squared error that the codebook is compared with PCA at the same number of bits. The codebook
 follows moving averages, and dead codes are revived (training.quantizers). Small residual encoders and decoders.
 Command: slipway train digits-dvae
-Hardware and time: the experiment's header says what was measured.
+Hardware and time: three minutes for digits on a core, sixteen for emoji (docs/pictures.md).
 Expected: less error than the best of PCA with 1 to 8 bits a component at as many bits; perplexity of the codes' use at
-least half of how many there are.
+least half of how many there are. At 64 bits a digit 0.0057 against 0.0086, at 512 bits an emoji 0.0045 against 0.0078.
 """
 
 from pathlib import Path
