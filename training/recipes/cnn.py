@@ -4,7 +4,7 @@ Paper: LeCun et al., "Gradient-based learning applied to document recognition", 
 How ours differs: two convolutions of 3 x 3 a stage, GELU, maximum pooling, the mean over positions at the end; group
 normalisation (Wu & He, ECCV 2018), because batch normalisation's gradients depend on how a batch is split over workers.
 Command: slipway train digits-cnn
-Hardware and time: a minute for digits on a core, 25 for fashion_mnist (docs/pictures.md).
+Hardware and time: a minute for digits on a core, eight for fashion_mnist (docs/pictures.md).
 Expected: 0.997 of digits; 0.91 of fashion_mnist, as its own benchmark tells of two convolutions.
 """
 
