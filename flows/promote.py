@@ -193,6 +193,7 @@ def gate(
     settings: Settings, version: ModelVersion, experiment: Experiment, evaluation: str, progress: Progress
 ) -> tuple[str, bool]:
     """Run the experiment's gates on a version. Returns the scorecard artifact's digest and whether it passed."""
+    from flows.judging import changes
     from flows.judging.scorecard import build_scorecard
     from infra.tracking import log_card
 
@@ -214,6 +215,9 @@ def gate(
             policy=experiment.promotion.get("policy", "automatic"),
             gates=gates,
             changes=changes_since(settings, version, champion, gates),
+            notes=changes.refused_before(
+                store, version.name, version.version, {one.name: one.model_dump(mode="json") for one in gates}
+            ),
             champion_curves=learning_curves(settings, _version_of(store, champion)) if champion else None,
         )
         written = artifacts.commit_folder(store, "scorecards", Path(scratch))

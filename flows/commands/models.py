@@ -73,6 +73,8 @@ def gate(model: str, as_json: bool) -> None:
     def human(body: dict[str, Any]) -> None:
         rows = [[_mark(v), v["gate"], v["sentence"]] for v in body["verdicts"]]
         table(rows, ["", "gate", ""])
+        for note in body["notes"]:
+            click.echo(f"\nknow before you decide: {note}")
         click.echo(f"\nscorecard {page}")
 
     emit({"model": version.ref, "scorecard": where, "page": str(page), **card}, as_json, human)

@@ -59,11 +59,33 @@ def _shown(value: Any) -> str:
 
 def champion_gates(store: Store, scorecard: str) -> dict[str, dict[str, Any]] | None:
     """The settings of the gates that a scorecard's verdicts are of; None when it is lost or older than this record."""
+    return (_card(store, scorecard) or {}).get("gates")
+
+
+def refused_before(store: Store, name: str, version: int, gates: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A sentence for each time that gates which asked more, or otherwise, said no to this very version."""
+    found = set()
+    for key in store.list(f"steps/gate/{name}/"):
+        body = json.loads(store.get(key))
+        if body["ingredients"]["version"] != version or body["output"].get("passed", True):
+            continue
+        card = _card(store, body["output"]["scorecard"]) or {}
+        looser = [
+            one["sentence"]
+            for one in gate_changes(card.get("gates") or {}, gates)
+            if one["what"] in ("removed", "loosened", "changed")
+        ]
+        if looser:
+            found.add(f"This version was told no before: {card['verdict']}. Since then: {' '.join(looser)}")
+    return sorted(found)
+
+
+def _card(store: Store, scorecard: str) -> dict[str, Any] | None:
     try:
         card = artifacts.load(store, "scorecards", scorecard)
         if artifacts.damage(store, card) is not None:
             return None
-        return json.loads(store.get(f"{card.prefix}/scorecard.json")).get("gates")
+        return json.loads(store.get(f"{card.prefix}/scorecard.json"))  # type: ignore[no-any-return]
     except (NotFound, ValueError):
         return None
 

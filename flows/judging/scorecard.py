@@ -66,14 +66,15 @@ def build_scorecard(
     gates: Sequence[Gate] = (),
     changes: Mapping[str, Any] | None = None,
     champion_curves: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Write `scorecard.json`, `scorecard.html` and `README.md` (the model card) into `folder`; returns what the JSON
     holds.
 
     curves: name -> [[step, value], ...], e.g. {"fine-tuning: train loss": [[10, 2.1], ...]}. gates: what the verdicts
     are of, whose settings the next candidate's page compares with its own. changes: what `flows.judging.changes` found,
-    see `flows.promote.changes_since`. A candidate whose evaluation is missing still gets its page, without figures:
-    its gates have said no.
+    see `flows.promote.changes_since`. notes: what a reader must know besides. A candidate whose evaluation is missing
+    still gets its page, without figures: its gates have said no.
     """
     from flows.judging.model_card import model_card
 
@@ -95,7 +96,7 @@ def build_scorecard(
         "compared_with": champion.sequence if champion else None,
         "champion": {**_facts(champion), "sequence": champion.sequence} if champion else None,
         "policy": policy,
-        "notes": _notes(metrics or {}, changes),
+        "notes": [*notes, *_notes(metrics or {}, changes)],
         "gates": {gate.name: gate.model_dump(mode="json") for gate in gates},
         "verdicts": [asdict(verdict) for verdict in verdicts],
         "metrics": metrics,

