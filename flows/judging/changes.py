@@ -85,7 +85,7 @@ def _card(store: Store, scorecard: str) -> dict[str, Any] | None:
         card = artifacts.load(store, "scorecards", scorecard)
         if artifacts.damage(store, card) is not None:
             return None
-        return json.loads(store.get(f"{card.prefix}/scorecard.json"))  # type: ignore[no-any-return]
+        return json.loads(store.get(f"{card.prefix}/scorecard.json"))
     except (NotFound, ValueError):
         return None
 
