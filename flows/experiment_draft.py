@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from data_contracts import registry
+from data_contracts.contract import Contract
 from data_contracts.profile import read_profile
 from flows.config import default_gates
 from infra.errors import WrongInput
@@ -17,6 +18,9 @@ from training.recipe import RecipeSettings, recipe_path, recipe_summary, setting
 
 WIDTH = 118
 CHOSEN = {"batch_size": 32, "learning_rate": 1e-3}
+GREY = {"L", "I;16", "F"}
+LARGEST_KEPT = 64
+"""Pixels of a side, above which a draft keeps the recipe's own size."""
 EPOCHS, SAMPLES = 3, 20_000
 """Epochs at least, and of few rows so many more that about so many samples are seen: some 600 steps."""
 
@@ -44,7 +48,7 @@ def draft_experiment(store: Store, recipe: str, reference: str) -> str:
         f"dataset: {reference}",
     ]
     lines += _roles(kind, needed)
-    lines += ["", "settings:  # of the recipe", *_fields(kind, {})]
+    lines += ["", "settings:  # of the recipe", *_fields(kind, _pictures(kind, store, version, contract))]
     if kind.trains:
         epochs = max(EPOCHS, SAMPLES // max(1, version.counts["train"]))
         lines += ["", "training:", *_fields(Training, {"epochs": epochs, **CHOSEN})]
@@ -57,6 +61,28 @@ def draft_experiment(store: Store, recipe: str, reference: str) -> str:
     if not needed:
         validate_experiment({"name": "draft", **yaml.safe_load(text)}, f"draft of {recipe}")
     return text
+
+
+def _pictures(
+    kind: type[RecipeSettings], store: Store, version: registry.Version, contract: Contract
+) -> dict[str, Any]:
+    """The settings that the dataset's pictures ask for: colour, where some have it, and their size, where all are small
+    squares of one that the recipe can take."""
+    if not {"channels", "image_size"} <= kind.model_fields.keys():
+        return {}
+    image = next(name for name in contract.inputs if name in contract.images)
+    columns = read_profile(store, version)["columns"]
+    modes, *sides = (
+        list(columns.get(f"{image}_{fact}", {}).get("categories") or {}) for fact in ("mode", "width", "height")
+    )
+    found: dict[str, Any] = {} if set(modes) <= GREY else {"channels": 3}
+    if len(sides[0]) == 1 and sides[0] == sides[1] and int(sides[0][0]) <= LARGEST_KEPT:
+        found["image_size"] = int(sides[0][0])
+        try:
+            kind(**found)
+        except ValueError:  # it cannot be halved or cut into patches: the default can
+            del found["image_size"]
+    return found
 
 
 def _roles(kind: type[RecipeSettings], needed: list[str]) -> list[str]:

@@ -15,6 +15,8 @@ from training.experiment import Experiment, experiment_path
 
 WEIGHTS = ("*.safetensors", "*.json", "*.txt")
 """Of a model's folder, the files that decide what is loaded from it."""
+PLACEHOLDERS = ("EXPERIMENT", "EXPERIMENT_OR_FOLDER")
+"""What a drafted experiment has where a name is to be written."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -63,6 +65,8 @@ def read_sources(settings: Settings, experiment: Experiment) -> dict[str, Source
         if path.is_dir():
             refuse_pickles(path, where)
             found[role] = Source(role, folder=str(path.absolute()))
+        elif value in PLACEHOLDERS:
+            raise WrongInput(f"{where}: {value} stands for a name; write that of your experiment, or MODEL@champion")
         elif ("@" in value and "/" not in value) or _is_version(settings, value):
             found[role] = Source(role, model=references.resolve(settings.object_store, value).model)
         elif model_hub.NAME.fullmatch(value):

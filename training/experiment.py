@@ -4,6 +4,7 @@ Gates, promotion, schedule and monitor are part of the same file and stay as the
 """
 
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -88,6 +89,7 @@ def load_experiment(name: str, overrides: list[str] | tuple[str, ...] = ()) -> E
     if isinstance(body.get("schedule"), dict):  # YAML 1.1 reads the key `on` as true
         body["schedule"] = {"on" if key is True else key: value for key, value in body["schedule"].items()}
     body.setdefault("name", path.stem.lower())
+    _take_length_out(body, overrides)
     for override in overrides:
         _override(body, override)
     return validate_experiment(body, f"experiment {path}")
@@ -145,6 +147,16 @@ def _one_line(error: ValidationError, where: str, prefix: tuple[str, ...], model
         return f"{where}: '{field}' is missing; add it"
     found = "" if first["type"] == "value_error" else f", found {first['input']!r}"
     return f"{where}: {field}: {first['msg'].removeprefix('Value error, ')}{found}"
+
+
+def _take_length_out(body: dict[str, Any], overrides: Sequence[str]) -> None:
+    """`--set steps=60` takes the place of the file's epochs, `--set epochs=2` that of its steps."""
+    given = dict(override.partition("=")[::2] for override in overrides)
+    given = {key.removeprefix("training."): text for key, text in given.items()}
+    for field, other in (("epochs", "steps"), ("steps", "epochs")):
+        replaced = given.get(field, "null") not in ("", "null") and other not in given
+        if replaced and isinstance(body.get("training"), dict):
+            body["training"].pop(other, None)
 
 
 def _override(body: dict[str, Any], override: str) -> None:

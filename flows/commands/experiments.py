@@ -88,6 +88,9 @@ def _show_differences(body: dict[str, Any], everything: bool) -> None:
         click.echo(f"\njudged on the same {body['judged'][0]['rows']:,} rows; positive: the second is better")
         table([[one["metric"], f"{one['better']:+z.4f}", f"{one['low']:+z.4f} to {one['high']:+z.4f}"]
                for one in body["judged"]], ["metric", "difference", "95 % interval"])  # fmt: skip
+        click.echo("where an interval holds 0, these rows cannot tell which is better")
+    else:
+        click.echo("\nnot compared row by row: both must have been evaluated on common rows (slipway evaluate MODEL/N)")
 
 
 def _digits(value: float | None) -> str | None:

@@ -90,7 +90,7 @@ def gate(model: str, as_json: bool) -> None:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Where the answers go: of a file Parquet, a row an input; of inputs to a model that draws, a PNG of pictures.",
+    help="Where the answers go: of a file Parquet, a row an input; of inputs a PNG: what is drawn, or --nearest.",
 )
 @click.option("--id", "id_column", default="", metavar="COLUMN", help="Your ids in the file; without: row ids.")
 @click.option("--time", "time_column", default="", metavar="COLUMN", help="What moment a row is about; without: now.")
@@ -156,7 +156,10 @@ def predict(
         answers = inference.predict_inputs(
             store, asked, inputs, not no_log, settings, say=lambda line: click.echo(line, err=True)
         )
-    if out:
+    if out and nearest:
+        row_ids = {one["row_id"] for answer in answers for one in answer["nearest"]}
+        pictures.write_found(out, inputs, answers, inference.library(store, asked, row_ids))
+    elif out:
         pictures.write_grid(out, inputs, answers, asked.version.ref)
     document = {
         "model": asked.version.ref,

@@ -1,4 +1,4 @@
-"""The answers of models that draw, as one PNG: a row of pictures an input, the input written above it."""
+"""Answers as one PNG, a row of pictures an input and the input above it: what was drawn, or what a search found."""
 
 import base64
 import io
@@ -6,9 +6,12 @@ import os
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infra.errors import WrongInput
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TITLE_CHARS = 200
 SIDE = 96
@@ -28,18 +31,37 @@ def write_grid(out: Path, inputs: Sequence[str], answers: Sequence[Mapping[str, 
     import numpy as np
     from PIL import Image
 
-    from training.picture_grid import png_grid
-
     if any("image" not in answer for answer in answers):
         raise WrongInput(f"--out {out}: {model} draws nothing; a file of answers is written for --file")
     rows = []
     for answer in answers:
         texts = answer.get("images") or [answer["image"]]
         rows.append([np.atleast_3d(np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))) for text in texts])
+    _write(out, rows, inputs)
+
+
+def write_found(
+    out: Path, inputs: Sequence[str], answers: Sequence[Mapping[str, Any]], pictures: Mapping[str, "np.ndarray"]
+) -> None:
+    """Write what a search found as a row of one PNG each, scores and texts below. pictures: by row id. Raises
+    WrongInput."""
+    rows = [[pictures[one["row_id"]] for one in answer["nearest"]] for answer in answers]
+    told = [[f"{one['score']:.3f} {one['text']}" for one in answer["nearest"]] for answer in answers]
+    _write(out, rows, inputs, told)
+
+
+def _write(
+    out: Path,
+    rows: Sequence[Sequence["np.ndarray"]],
+    inputs: Sequence[str],
+    captions: Sequence[Sequence[str]] | None = None,
+) -> None:
+    from training.picture_grid import png_grid
+
     titles = [text[:TITLE_CHARS] for text in inputs]
     aside = out.with_name(f".{out.name}-{uuid.uuid4().hex}")
     try:
-        aside.write_bytes(png_grid(rows, titles=titles, side=SIDE))
+        aside.write_bytes(png_grid(rows, captions, titles, SIDE))
         os.replace(aside, out)
     except OSError as error:
         raise WrongInput(f"--out {out}: cannot be written ({error.strerror or error}); write elsewhere") from error

@@ -5,7 +5,7 @@ Nothing of a model is loaded before its files were held against their digests an
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_contracts import registry
 from data_contracts.contract import DERIVED, image_columns
+from data_contracts.splits import SPLITS
 from flows import references
 from flows.evaluate import load_predictor
 from flows.inference.log import BATCH_ROWS, Answered, LogFormat, now, write
@@ -25,6 +26,7 @@ from infra.progress import Progress
 from infra.store import Store
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
     from data_contracts.asked_file import Asked
@@ -104,6 +106,27 @@ def nearest(store: Store, model: Served, texts: tuple[str, ...], count: int) -> 
     """The texts of the model's dataset nearest to each: row_id, text, score; of a model of pictures and texts, the
     pictures nearest to a text, and the captions nearest to a picture. Raises WrongInput."""
     return [{"nearest": found} for found in _embedder(store, model).search(_queries(model, texts), count)]
+
+
+def library(store: Store, model: Served, row_ids: Collection[str]) -> "dict[str, np.ndarray]":
+    """The pictures of these rows of the model's dataset, each (H, W) or (H, W, C). Raises WrongInput for a model of
+    texts alone."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from training.images import table_arrays
+
+    images = [name for name in model.columns if name in model.contract.images]
+    if not images:
+        raise WrongInput(f"--out: {model.version.ref} searches texts, which are no pictures; leave --out away")
+    version = registry.resolve(store, model.version.dataset)
+    found: dict[str, np.ndarray] = {}
+    wanted = pa.array(sorted(row_ids), pa.string())
+    for split in SPLITS:
+        table = registry.read_split(store, version, split, list(image_columns(images[0])))
+        table = table.filter(pc.is_in(table["row_id"].cast(pa.string()), wanted))
+        found |= dict(zip(table["row_id"].to_pylist(), table_arrays(table, images[0]), strict=True))
+    return found
 
 
 def _queries(model: Served, inputs: tuple[str, ...]) -> list[str | Path]:

@@ -96,7 +96,7 @@ def build_scorecard(
         "compared_with": champion.sequence if champion else None,
         "champion": {**_facts(champion), "sequence": champion.sequence} if champion else None,
         "policy": policy,
-        "notes": [*notes, *_notes(metrics or {}, changes)],
+        "notes": [*notes, *_notes(metrics or {}, changes, _run_figures(evidence, candidate))],
         "gates": {gate.name: gate.model_dump(mode="json") for gate in gates},
         "verdicts": [asdict(verdict) for verdict in verdicts],
         "metrics": metrics,
@@ -221,7 +221,7 @@ def _run_figures(evidence: Evidence, candidate: Subject) -> dict[str, float]:
     return dict(ended[-1].get("figures") or {}) if ended else {}
 
 
-def _notes(metrics: Mapping[str, Any], changes: Mapping[str, Any] | None) -> list[str]:
+def _notes(metrics: Mapping[str, Any], changes: Mapping[str, Any] | None, figures: Mapping[str, float]) -> list[str]:
     """What a reader must know before believing the figures or the verdict."""
     found = []
     if changes is not None:
@@ -235,6 +235,11 @@ def _notes(metrics: Mapping[str, Any], changes: Mapping[str, Any] | None) -> lis
         found.append(
             "The data has no test split, so the validation split was judged: what was chosen by it during training "
             "flatters these figures."
+        )
+    if (speed := figures.get("speed_ratio", 1)) < 1:
+        found.append(
+            f"Where it was made, it answers {speed:.2f} times as fast as the model that it was made of: smaller, and "
+            "slower. Measure where it is to answer (gate latency)."
         )
     reads = metrics.get("test_reads", 1)
     if reads > 1:

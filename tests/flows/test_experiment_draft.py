@@ -158,3 +158,16 @@ def test_a_recipe_is_refused_on_data_without_its_columns(shop, tmp_path):
             draft_experiment(shop, recipe, "unlabelled")
     for recipe in ("dvae", "autoencoder", "image_gpt"):  # a caption beside the picture is left alone
         draft_experiment(shop, recipe, captioned)
+
+
+def test_a_draft_takes_colour_and_size_from_the_pictures(shop, tmp_path):
+    """Captions may name colours, and a model of grey pictures would never see them."""
+    grey = yaml.safe_load(draft_experiment(shop, "clip", album(shop, tmp_path, "image-caption")))
+    assert "channels" not in (grey["settings"] or {})
+    for number in range(30):
+        Image.new("RGB", (24, 24), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    coloured = PICTURES.replace("NAME", "coloured").replace("INPUTS", "[image, text]")
+    registry.register(shop, parse_contract(coloured, str(tmp_path / "c.odcs.yaml")), None, Progress("test"))
+    for recipe in ("clip", "dvae", "autoencoder"):
+        settings = yaml.safe_load(draft_experiment(shop, recipe, "coloured"))["settings"]
+        assert settings == {"channels": 3, "image_size": 24}

@@ -18,7 +18,8 @@ from data_contracts import registry
 from data_contracts.contract import load_contract
 from flows import models
 from flows.evaluate import evaluate
-from flows.inference.predict import Served, predict_file, predict_inputs
+from flows.inference.pictures import write_found
+from flows.inference.predict import Served, library, predict_file, predict_inputs
 from flows.judging.evidence import Evidence, Subject
 from infra import artifacts, scoring, tracking
 from infra.errors import WrongInput
@@ -117,6 +118,22 @@ def test_a_file_a_list_and_a_table_are_answered_as_the_evaluation_was(gallery: G
         rows = parquet.read_table(out).to_pylist()
         assert [row["label"] for row in rows[:6]] == [one["prediction"] for one in wanted]
         assert rows[6]["label"] is None and "image" in rows[6]["error"]
+
+
+def test_what_a_search_finds_is_written_as_pictures(gallery: Gallery, tmp_path: Path) -> None:
+    some = registry.read_split(gallery.store, gallery.data, "test").slice(0, 3)
+    ids = some["row_id"].to_pylist()
+    found = library(gallery.store, gallery.served, ids)
+    for row, body in zip(ids, some["image"].to_pylist(), strict=True):
+        assert found[row].tobytes() == body
+    answers = [{"nearest": [{"row_id": row, "text": "a digit", "score": 0.5} for row in ids]}]
+    write_found(tmp_path / "found.png", ["what was asked"], answers, found)
+    shown = np.asarray(Image.open(tmp_path / "found.png").convert("L"))
+    wide = np.kron(found[ids[0]], np.ones((12, 12), np.uint8))  # 8 pixels of a side are shown as 96
+    windows = np.lib.stride_tricks.sliding_window_view(shown, wide.shape)[:, :20]
+    assert any((window == wide).all() for line in windows for window in line)
+    with pytest.raises(WrongInput, match="searches texts"):
+        library(gallery.store, Served(gallery.version, gallery.served.contract, ["number"]), ids)
 
 
 def bad_files(folder: Path) -> dict[str, tuple[bytes, str]]:

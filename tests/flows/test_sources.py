@@ -32,6 +32,8 @@ def test_a_version_is_named_by_number_or_alias(tmp_path: Path) -> None:
         assert read_sources(settings, _from(reference)) == {"base": Source("base", model=model)}
     with pytest.raises(WrongInput, match="no version 3; there is: 1 to 2"):
         read_sources(settings, _from("reviews/3"))
+    with pytest.raises(WrongInput, match=r"from\.base: EXPERIMENT stands for a name; write that"):
+        read_sources(settings, _from("EXPERIMENT"))
 
 
 def test_where_an_experiment_below_cannot_train_the_model_that_there_is_of_it_is_offered(

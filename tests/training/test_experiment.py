@@ -108,6 +108,17 @@ def test_set_overrides_a_field_by_full_or_short_name(
     assert (found[field] if isinstance(found, dict) else getattr(found, field)) == value
 
 
+@pytest.mark.parametrize(
+    ("overrides", "epochs", "steps"),
+    [(["steps=60"], None, 60), (["training.steps=60"], None, 60), (["epochs=3"], 3, None), (["steps="], 2, None)],
+)
+def test_steps_of_one_run_take_the_place_of_the_files_epochs(
+    tmp_path: Path, overrides: list[str], epochs: float | None, steps: int | None
+) -> None:
+    training = load_experiment(write(tmp_path, GOOD), overrides).training
+    assert (training.epochs, training.steps) == (epochs, steps)
+
+
 @pytest.mark.parametrize(("override", "said"), [("sed=7", "did you mean"), ("seed", "no '='"), ("seed=[", "not YAML")])
 def test_a_wrong_override_is_refused(tmp_path: Path, override: str, said: str) -> None:
     with pytest.raises(WrongInput, match=said):
@@ -121,6 +132,7 @@ def test_a_wrong_override_is_refused(tmp_path: Path, override: str, said: str) -
         (["compile=true", "activation_checkpointing=true"], "leave one of them out"),
         (["batch_size=3", "micro_batch_size=1", "workers=2"], "make it a multiple of scaling.workers"),
         (["best_by=accuracy"], "keep: best"),
+        (["epochs=2", "steps=60"], "exactly one of 'epochs' and 'steps'"),
         (["early_stopping={patience: 2}"], "'training.early_stopping.metric' is missing"),
         (["early_stopping={metric: loss, patence: 2}"], "did you mean 'patience'"),
         (["ema=1.0"], "training.ema"),
