@@ -22,7 +22,7 @@ def png_grid(
     titles: Sequence[str] | None = None,
     side: int = 64,
 ) -> bytes:
-    """A PNG of rows of pictures, each (H, W) or (H, W, C) uint8, captions: one below each; titles: one above each row.
+    """A PNG of rows of pictures, each (H, W) or (H, W, 1 | 3 | 4) uint8, captions: one below each; titles: one above each row.
 
     side: pixels that a picture is drawn with at least; small ones are enlarged by a whole factor, unsmoothed. A caption
     has three lines, a title two; what is longer ends in dots.
@@ -61,7 +61,10 @@ def png_grid(
 def _enlarged(picture: np.ndarray, side: int) -> "Image.Image":
     from PIL import Image
 
-    image = of_array(picture).convert("RGB")
+    image = of_array(picture)
+    if image.mode == "RGBA":  # what is transparent shows white, as it does to models
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("RGB")
     factor = max(1, -(-side // max(image.size)))
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 

@@ -205,3 +205,5 @@ def test_a_grid_shows_every_picture_with_its_caption() -> None:
     assert png_grid(rows, captions) == png_grid(rows, captions)
     assert png_grid(rows, captions) != png_grid(rows, [["", ""], [""]]) != png_grid(rows, titles=["", ""])
     Image.open(io.BytesIO(png_grid([])))
+    clear = np.asarray(Image.open(io.BytesIO(png_grid([[np.zeros((8, 8, 4), np.uint8)]]))))
+    assert (clear == 255).all()
