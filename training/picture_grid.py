@@ -22,7 +22,8 @@ def png_grid(
     titles: Sequence[str] | None = None,
     side: int = 64,
 ) -> bytes:
-    """A PNG of rows of pictures, each (H, W) or (H, W, 1 | 3 | 4) uint8, captions: one below each; titles: one above each row.
+    """A PNG of rows of pictures, each (H, W) or (H, W, 1 | 3 | 4) uint8; captions: one below each; titles: one above
+    each row.
 
     side: pixels that a picture is drawn with at least; small ones are enlarged by a whole factor, unsmoothed. A caption
     has three lines, a title two; what is longer ends in dots.
