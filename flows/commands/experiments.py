@@ -86,11 +86,19 @@ def _show_differences(body: dict[str, Any], everything: bool) -> None:
         click.echo(f"(+{left_out} of layers and of the system: --all)")
     if body["judged"]:
         click.echo(f"\njudged on the same {body['judged'][0]['rows']:,} rows; positive: the second is better")
-        table([[one["metric"], f"{one['better']:+z.4f}", f"{one['low']:+z.4f} to {one['high']:+z.4f}"]
-               for one in body["judged"]], ["metric", "difference", "95 % interval"])  # fmt: skip
-        click.echo("where an interval holds 0, these rows cannot tell which is better")
+        judged = [
+            [one["metric"], f"{one['better']:+z.4f}", f"{one['low']:+z.4f} to {one['high']:+z.4f}", _told(one)]
+            for one in body["judged"]
+        ]
+        table(judged, ["metric", "difference", "95 % interval", "the second is"])
     else:
         click.echo("\nnot compared row by row: both must have been evaluated on common rows (slipway evaluate MODEL/N)")
+
+
+def _told(difference: dict[str, Any]) -> str:
+    if difference["low"] > 0:
+        return "better"
+    return "worse" if difference["high"] < 0 else "not told apart"
 
 
 def _digits(value: float | None) -> str | None:

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from flows import models
 from flows.cli import cli
+from flows.commands.experiments import _told
 from infra import artifacts
 from infra.settings import load_settings
 from infra.store import Store
@@ -98,13 +99,22 @@ def test_compare_pairs_what_was_judged_row_by_row(store: Store, tmp_path: Path) 
         log.append("attempt", 1, from_step=0)
         log.append("finished", 1, steps=1, model=model, points=[])
     assert ask("compare", "reviews-aaaa-1", "reviews-bbbb-1")["judged"] == []
+    assert "both must have been evaluated" in run("compare", "reviews-aaaa-1", "reviews-bbbb-1")
     judge(store, tmp_path, "first", ["y", "x", "y", "x"], 1)
     judge(store, tmp_path, "second", ["x", "x", "y"], 2)
     judged = {one["metric"]: one for one in ask("compare", "reviews-aaaa-1", "reviews-bbbb-1")["judged"]}
     assert judged["accuracy"]["rows"] == 3, "the row that only one has answered counts for none"
     assert judged["accuracy"]["better"] == pytest.approx(1 / 3)
     assert judged["accuracy"]["low"] <= 1 / 3 <= judged["accuracy"]["high"]
-    assert "on the same 3 rows" in run("compare", "reviews-aaaa-1", "reviews-bbbb-1")
+    shown = run("compare", "reviews-aaaa-1", "reviews-bbbb-1")
+    assert "on the same 3 rows" in shown and "not told apart" in shown
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"), [(0.1, 0.2, "better"), (-0.2, -0.1, "worse"), (-0.1, 0.0, "not told")]
+)
+def test_an_interval_is_put_in_words(low: float, high: float, said: str) -> None:
+    assert _told({"low": low, "high": high}).startswith(said)
 
 
 def test_compares_table_has_four_digits_and_leaves_layers_and_system_out_unless_asked(store: Store) -> None:
