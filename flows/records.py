@@ -120,7 +120,10 @@ def _common(states: Sequence[RunState]) -> dict[str, Any]:
         }
         for field, value in found.items():
             if (before := shared.setdefault(field, value)) != value:
-                told = explain({field: before}, {field: value})
+                if field == "code":  # a digest of what is told here
+                    told = explain(states[0].first["ingredients"].get("code", {}), ingredients.get("code", {}), "code")
+                else:
+                    told = explain({field: before}, {field: value})
                 raise Refused(
                     f"run {state.run}: differs from {states[0].run} in more than the seed ({'; '.join(told)})"
                 )

@@ -124,14 +124,18 @@ def test_runs_of_one_record_differ_in_the_seed_alone(bench: Bench) -> None:
     first = bench.finish(0, [2.0])
     with pytest.raises(WrongInput, match="has the seed 0, as run"):
         bench.record(first, bench.finish(0, [2.1]))
-    log = RunLog(bench.store, "words-9999-1")
-    for entry in RunLog(bench.store, bench.finish(1, [2.0])).entries():
-        body = {key: value for key, value in entry.items() if key not in ("format", "kind", "attempt", "time", "nonce")}
-        if entry["kind"] == "run":
-            body["dataset"] = {"name": "words", "digest": "e" * 64}
-        log.append(entry["kind"], entry["attempt"], **body)
-    with pytest.raises(Refused, match=r"differs from words-0000-1 in more than the seed \(dataset"):
-        bench.record(first, "words-9999-1")
+    finished = bench.finish(1, [2.0])
+    code = {"code": {"training.loop": {"train": "2"}}, "libraries": {"torch": "2"}, "from": {}}
+    for run, changed, said in (
+        ("words-9998-1", {"ingredients": code}, r"m\.py: gone; training/loop\.py: new"),
+        ("words-9999-1", {"dataset": {"name": "words", "digest": "e" * 64}}, "dataset"),
+    ):
+        log = RunLog(bench.store, run)
+        for entry in RunLog(bench.store, finished).entries():
+            body = {key: it for key, it in entry.items() if key not in ("format", "kind", "attempt", "time", "nonce")}
+            log.append(entry["kind"], entry["attempt"], **(body | changed if entry["kind"] == "run" else body))
+        with pytest.raises(Refused, match=rf"differs from words-0000-1 in more than the seed \({said}"):
+            bench.record(first, run)
 
 
 def test_a_figure_that_goals_ask_for_has_to_be_there(bench: Bench) -> None:
