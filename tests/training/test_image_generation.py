@@ -272,7 +272,7 @@ def test_contracts_without_one_image_and_one_caption_are_refused(tmp_path: Path)
 
     recipe = load_recipe("dalle").Recipe(settings_class("dalle")(), example_sources("dalle"))
     splits = {name: EXAMPLES["image"](4, 1) for name in ("train", "validation", "test")}
-    for inputs, said in ((("image",), "0 columns beside"), (("caption",), "0 images")):
+    for inputs, said in ((("image",), "is image; this recipe"), (("caption",), "and found 0")):
         contract = ExampleContract(inputs=inputs, images=("image",))
         with pytest.raises(WrongInput, match=said):
             recipe.prepare(splits, contract, tmp_path, lambda note: None)

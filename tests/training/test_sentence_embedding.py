@@ -330,7 +330,7 @@ def test_search_refuses_what_has_no_two_passages_and_pairs(tmp_path: Path) -> No
     table = pa.table({"row_id": list("12"), "text": ["a", "b"], "other": ["c", "d"]})
     with pytest.raises(WrongInput, match="has 0 pair"):
         prepare(tmp_path / "short", table, ExampleContract(), "text_search")
-    with pytest.raises(WrongInput, match="2 input columns; text_search needs one"):
+    with pytest.raises(WrongInput, match="is text, other; this recipe reads one column of texts"):
         prepare(tmp_path / "pairs", table, ExampleContract(inputs=("text", "other")), "text_search")
 
 
