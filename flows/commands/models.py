@@ -73,7 +73,7 @@ def gate(model: str, as_json: bool) -> None:
     def human(body: dict[str, Any]) -> None:
         rows = [[_mark(v), v["gate"], v["sentence"]] for v in body["verdicts"]]
         table(rows, ["", "gate", ""])
-        for note in body["notes"]:
+        for note in body.get("notes", ()):  # older scorecards have none
             click.echo(f"\nknow before you decide: {note}")
         click.echo(f"\nscorecard {page}")
 

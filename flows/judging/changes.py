@@ -1,7 +1,7 @@
 """What changed since the champion: its gates, its data, its experiment, its code. What a reviewer asks first."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from infra import artifacts
@@ -40,6 +40,11 @@ def gate_changes(before: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapp
     return sorted(found, key=lambda one: order.index(one["what"]))
 
 
+def looser(found: Iterable[Mapping[str, str]]) -> list[str]:
+    """The sentences of those changes by which gates may ask less than before."""
+    return [one["sentence"] for one in found if one["what"] in ("removed", "loosened", "changed")]
+
+
 def _direction(gate: str, field: str, old: Any, new: Any) -> str:
     if field in LOOSER_VALUES and LOOSER_VALUES[field] in (old, new):
         return "loosened" if new == LOOSER_VALUES[field] else "tightened"
@@ -70,13 +75,8 @@ def refused_before(store: Store, name: str, version: int, gates: Mapping[str, Ma
         if body["ingredients"]["version"] != version or body["output"].get("passed", True):
             continue
         card = _card(store, body["output"]["scorecard"]) or {}
-        looser = [
-            one["sentence"]
-            for one in gate_changes(card.get("gates") or {}, gates)
-            if one["what"] in ("removed", "loosened", "changed")
-        ]
-        if looser:
-            found.add(f"This version was told no before: {card['verdict']}. Since then: {' '.join(looser)}")
+        if sentences := looser(gate_changes(card.get("gates") or {}, gates)):
+            found.add(f"This version was told no before: {card['verdict']}. Since then: {' '.join(sentences)}")
     return sorted(found)
 
 

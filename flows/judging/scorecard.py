@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.judging import scorecard_plots as plots
+from flows.judging.changes import looser
 from flows.judging.evidence import Evaluation, Evidence, MissingEvidence, Subject
 from flows.judging.gate import Gate, Verdict, passed
 from flows.judging.page import pages
@@ -229,8 +230,7 @@ def _notes(metrics: Mapping[str, Any], changes: Mapping[str, Any] | None, figure
         if gates is None:
             found.append("What the champion's gates were is not recorded: whether one was removed cannot be told.")
         else:
-            looser = [one["sentence"] for one in gates if one["what"] in ("removed", "loosened", "changed")]
-            found += [f"Since the champion: {sentence}" for sentence in looser]
+            found += [f"Since the champion: {sentence}" for sentence in looser(gates)]
     if metrics.get("split") == "validation":
         found.append(
             "The data has no test split, so the validation split was judged: what was chosen by it during training "
